@@ -1,0 +1,68 @@
+# Each target sets up what it needs, from package registries alone. Needs Linux, root, Python 3.11+ and Go 1.25+.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help demo demo-keep test check unit contract integration e2e bench cluster cluster-down generate lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/ready ## From nothing to a served model, on a real cluster
+	$(RUN) -m tests.demo
+
+demo-keep: $(VENV)/ready ## The same, and the model stays
+	$(RUN) -m tests.demo --keep
+
+test: check unit contract integration e2e ## Everything that CI runs
+
+check: $(VENV)/ready ## Format, lint, types, import rules, generated files
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+	$(RUN) -m tests.generate --check
+
+unit: $(VENV)/ready ## Tests without any process of their own: unit, golden, simulation
+	$(RUN) -m pytest tests/unit tests/golden tests/sim
+
+contract: $(VENV)/ready ## Tests against the real Triton on loopback
+	$(RUN) -m pytest tests/contract
+
+integration: $(VENV)/ready ## Tests against a real API server on loopback
+	$(RUN) -m pytest tests/integration
+
+e2e: $(VENV)/ready ## Tests on the whole local cluster
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m pytest tests/e2e tests/cluster
+
+bench: $(VENV)/ready ## Measure on the local cluster (not part of `make test`)
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m tests.perf.model_pod
+	$(RUN) -m tests.perf.drift
+
+cluster: $(VENV)/ready ## Start the local cluster (kubeconfig: .cluster/kubeconfig)
+	$(RUN) -m tests.cluster up
+
+cluster-down: $(VENV)/ready ## End the local cluster; what was built stays cached
+	$(RUN) -m tests.cluster down
+
+generate: $(VENV)/ready ## Write crds/, the chart's CRD and manifests/install.yaml from their sources
+	$(RUN) -m tests.generate
+
+lock: $(VENV)/ready ## Resolve the dependencies anew
+	$(VENV)/bin/uv pip compile -q --upgrade pyproject.toml --generate-hashes --no-emit-index-url --python-version 3.11 -o requirements/runtime.txt
+	$(VENV)/bin/uv pip compile -q --upgrade pyproject.toml --extra dev --generate-hashes --no-emit-index-url --python-version 3.11 -o requirements/dev.txt
+
+clean: ## Remove what was made in this checkout
+	rm -rf $(VENV) .cluster .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	@echo "Setting up $(VENV) (about 20 s)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --require-hashes -r requirements/dev.txt
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
+	@touch $@

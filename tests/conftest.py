@@ -1,0 +1,31 @@
+"""Options and fixtures of the whole test tree."""
+
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+
+class Golden(Protocol):
+    """Compares text with a committed file."""
+
+    def __call__(self, path: Path, text: str) -> None: ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` writes the golden files instead of comparing with them."""
+    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compare with a golden file, or write it when asked to."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing; run pytest --update-golden and read what it wrote"
+        assert text == path.read_text(), f"{path.name} differs; if that is meant: pytest --update-golden"
+
+    return compare
