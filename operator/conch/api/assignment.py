@@ -1,0 +1,52 @@
+"""The contract between operator and agent: what a pod must serve (assignment) and what it says of it (report).
+
+The operator writes the assignment into a ConfigMap that the kubelet mounts into the agent; the agent answers `GET
+/status` with its report. Both sides use these types and nothing else.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from conch.api.model import ModelConfig, ModelFormat
+from conch.api.reasons import Reason
+from conch.api.source import SourcePolicy
+from conch.api.types import ApiModel, Digest, Message, ShortText
+
+Bytes = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Assignment(ApiModel):
+    """The one model version that every pod of a workload must have loaded."""
+
+    revision: ShortText
+    name: ShortText
+    version: Annotated[int, Field(ge=1)]
+    uri: Annotated[str, Field(max_length=2048)]
+    digest: Digest | None = None
+    format: ModelFormat = ModelFormat.AUTO
+    config: ModelConfig = ModelConfig()
+    source_policy: SourcePolicy = SourcePolicy()
+
+
+class AgentPhase(StrEnum):
+    """How far a pod's model has come."""
+
+    STARTING = "Starting"
+    FETCHING = "Fetching"
+    LOADING = "Loading"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class AgentReport(ApiModel):
+    """What an agent says of its pod. FAILED carries a reason; the agent goes on trying, with back-off, by itself."""
+
+    phase: AgentPhase
+    revision: ShortText = ""
+    reason: Reason | None = None
+    message: Message = ""
+    digest: Digest | None = None
+    fetched_bytes: Bytes = 0
+    total_bytes: Bytes | None = None

@@ -1,0 +1,127 @@
+"""The object itself: metadata that Conch reads, spec and status."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, Field, ValidationError
+
+from conch.api.cel import Rule, rules
+from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import ModelDeploymentStatus
+from conch.api.types import ApiModel
+
+ROOT_RULES: Final = (
+    Rule(
+        rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",
+        message="metadata.name is also the name of the Service: at most 40 lower-case letters, digits and dashes, "
+        "beginning with a letter; rename the object",
+    ),
+)
+
+SPEC_RULES: Final = (
+    Rule(
+        rule="self.model.source.uri.matches('^(https?://[^/?#@]+([/?].*)?|pvc://[a-z0-9.-]+/.+)$')",
+        message="model.source.uri must be https://HOST/PATH, http://HOST/PATH or pvc://CLAIM/PATH, without credentials",
+    ),
+    Rule(
+        rule="!has(self.gpu.products) || self.gpu.products.size() == 0 || self.gpu.count > 0",
+        message="gpu.products needs gpu.count of at least 1; remove gpu.products or ask for a GPU",
+    ),
+    Rule(
+        rule="quantity(string(self.runtime.sharedMemory)).isLessThan(quantity(string(self.runtime.resources.memory)))",
+        message="runtime.sharedMemory is counted into runtime.resources.memory; make memory larger than sharedMemory",
+    ),
+)
+
+
+class ModelDeploymentSchema(ApiModel):
+    """The two parts of the object that the CRD describes."""
+
+    spec: ModelDeploymentSpec = Field(json_schema_extra=rules(*SPEC_RULES))
+    status: ModelDeploymentStatus = ModelDeploymentStatus()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidSpec:
+    """In place of a spec that the API server let through but Conch cannot read; the message names the fields."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDeployment:
+    """A ModelDeployment as it was read."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    deleting: bool
+    spec: ModelDeploymentSpec | InvalidSpec
+    status: ModelDeploymentStatus
+
+
+class _Metadata(BaseModel):
+    namespace: str
+    name: str
+    uid: str
+    generation: int = 0
+    resourceVersion: str
+    deletionTimestamp: str | None = None
+
+
+def parse(body: Mapping[str, Any]) -> ModelDeployment:
+    """Read an object as the API server gives it."""
+    metadata = _Metadata.model_validate(body["metadata"])
+    return ModelDeployment(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        generation=metadata.generation,
+        resource_version=metadata.resourceVersion,
+        deleting=metadata.deletionTimestamp is not None,
+        spec=parse_spec(body.get("spec", {})),
+        status=parse_status(body.get("status", {})),
+    )
+
+
+def parse_spec(spec: Mapping[str, Any]) -> ModelDeploymentSpec | InvalidSpec:
+    """Read a spec; an object that predates a rule of the CRD, or a newer API, must not stop the operator."""
+    try:
+        return ModelDeploymentSpec.model_validate(spec)
+    except ValidationError as error:
+        return InvalidSpec(message="; ".join(_sentence(detail) for detail in error.errors()[:4]))
+
+
+def parse_status(status: Mapping[str, Any]) -> ModelDeploymentStatus:
+    """Read a status; what this version of Conch does not know in it (a newer one's, or a hand's) is left out.
+
+    Only that and nothing around it: who loses `stable` over a field that was added to it takes the serving pods down.
+    """
+    readable = deepcopy(dict(status))
+    while True:
+        try:
+            return ModelDeploymentStatus.model_validate(readable)
+        except ValidationError as error:
+            # One at a time: leaving something out moves what stands behind it in a list.
+            _leave_out(readable, error.errors()[0]["loc"])
+
+
+def _leave_out(tree: Any, path: tuple[int | str, ...]) -> None:
+    """Remove what `path` names; where that is not there (a missing field), what should have held it."""
+    *parents, last = path
+    node, trail = tree, []
+    for part in parents:
+        trail.append((node, part))
+        node = node[part]
+    while isinstance(node, dict) and last not in node:
+        node, last = trail.pop()
+    del node[last]
+
+
+def _sentence(detail: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in ("spec", *detail["loc"]))
+    return f"{path}: {detail['msg']}"

@@ -1,0 +1,72 @@
+"""Every name that Conch gives to something in the cluster: group, labels, field manager, children."""
+
+import hashlib
+import hmac
+from typing import Final
+
+GROUP: Final = "conch.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "ModelDeployment"
+PLURAL: Final = "modeldeployments"
+
+FIELD_MANAGER: Final = "conch-operator"
+STATUS_FIELD_MANAGER: Final = "conch-operator-status"
+
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "conch"
+LABEL_MODEL_DEPLOYMENT: Final = f"{GROUP}/model-deployment"
+LABEL_WORKLOAD: Final = f"{GROUP}/workload"
+
+ADMIN_KEY_SECRET_KEY: Final = "admin-key"  # noqa: S105 - the name of an entry, not a secret
+
+LEASE: Final = "conch-operator"
+
+
+def object_labels(name: str) -> dict[str, str]:
+    """Labels of every child of the ModelDeployment `name`."""
+    return {LABEL_MANAGED_BY: MANAGED_BY, "app.kubernetes.io/instance": name, LABEL_MODEL_DEPLOYMENT: name}
+
+
+def workload_labels(name: str, workload: str) -> dict[str, str]:
+    """Labels of a workload's Deployment and pods."""
+    return object_labels(name) | {LABEL_WORKLOAD: workload}
+
+
+def workload_selector(name: str, workload: str) -> dict[str, str]:
+    """What selects the pods of one workload."""
+    return {LABEL_MODEL_DEPLOYMENT: name, LABEL_WORKLOAD: workload}
+
+
+def workload_id(uid: str, number: int) -> str:
+    """The id of the `number`-th workload of an object; a name made from it is never used twice, also by a namesake."""
+    return hashlib.sha256(f"{uid}/{number}".encode()).hexdigest()[:8]
+
+
+def workload_object(name: str, workload: str) -> str:
+    """Name of a workload's Deployment, assignment ConfigMap and ControllerRevision."""
+    return f"{name}-{workload}"
+
+
+def service(name: str) -> str:
+    """Name of the Service that clients call."""
+    return name
+
+
+def disruption_budget(name: str) -> str:
+    """Name of the PodDisruptionBudget."""
+    return name
+
+
+def admin_key_secret(name: str, uid: str) -> str:
+    """Name of the Secret with the key of Triton's restricted APIs.
+
+    Made from the uid too: the Secret of an earlier object of the same name holds another key, and pods that start
+    before garbage collection took it must not get that.
+    """
+    return f"{name}-{hashlib.sha256(uid.encode()).hexdigest()[:8]}-admin-key"
+
+
+def admin_key(installation_key: bytes, uid: str) -> str:
+    """The object's admin key: derived, so that a Secret that was deleted comes back equal."""
+    return hmac.new(installation_key, f"{GROUP}/admin-key/{uid}".encode(), hashlib.sha256).hexdigest()

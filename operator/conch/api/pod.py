@@ -1,0 +1,28 @@
+"""The inside of a model pod: ports, paths and environment that operator, agent and Triton agree on."""
+
+from typing import Final
+
+TRITON_CONTAINER: Final = "triton"
+AGENT_CONTAINER: Final = "agent"
+
+HTTP_PORT: Final = 8000
+GRPC_PORT: Final = 8001
+METRICS_PORT: Final = 8002
+AGENT_PORT: Final = 8080
+
+ASSIGNMENT_FOLDER: Final = "/etc/conch/assignment"
+ASSIGNMENT_FILE: Final = "assignment.json"
+MODEL_FOLDER: Final = "/var/lib/conch"
+"""One volume: the agent fetches, verifies and lays out on it; Triton mounts it read-only."""
+REPOSITORY_FOLDER: Final = f"{MODEL_FOLDER}/repository"
+SOURCE_CLAIM_FOLDER: Final = "/source"
+
+MODEL_BYTES_ENV: Final = "CONCH_MODEL_BYTES_MOST"
+"""Size of the model's volume: beyond it the kubelet evicts the pod, so the agent refuses to fill it."""
+
+ADMIN_KEY_ENV: Final = "CONCH_ADMIN_KEY"
+ADMIN_KEY_HEADER: Final = "conch-admin-key"
+"""Header of Triton's restricted APIs: as it stands over HTTP, with `triton-grpc-protocol-` before it over gRPC."""
+RESTRICTED_APIS: Final = ("model-repository", "model-config", "shared-memory", "trace", "logging")
+
+USER_ID: Final = 1000

@@ -1,0 +1,46 @@
+"""Every reason that a condition, an Event or an agent's report may give: a closed set, in the words of who must act."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an object is in the state it is in."""
+
+    # Fine, or on the way.
+    SERVING = "Serving"
+    PROGRESSING = "Progressing"
+    STARTING = "Starting"
+    FETCHING = "Fetching"
+    LOADING = "Loading"
+    SCALING = "Scaling"
+    SUSPENDED = "Suspended"
+    AS_EXPECTED = "AsExpected"
+    NOT_OBSERVED = "NotObserved"
+    NO_REPLICAS = "NoReplicas"
+
+    # The cluster has no room: will go on when it has.
+    WAITING_FOR_GPU = "WaitingForGPU"
+    UNSCHEDULABLE = "Unschedulable"
+    QUOTA_BLOCKED = "QuotaBlocked"
+
+    # The model.
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_ACCESS_DENIED = "SourceAccessDenied"
+    SOURCE_NOT_ALLOWED = "SourceNotAllowed"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    SOURCE_TOO_LARGE = "SourceTooLarge"
+    DIGEST_MISMATCH = "DigestMismatch"
+    INVALID_MODEL = "InvalidModel"
+    MODEL_NOT_ALLOWED = "ModelNotAllowed"
+    MODEL_LOAD_FAILED = "ModelLoadFailed"
+
+    # The pod.
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CRASH_LOOPING = "CrashLooping"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    POD_REFUSED = "PodRefused"
+    POD_FAILED = "PodFailed"
+
+    # The object.
+    INVALID_SPEC = "InvalidSpec"
+    NAME_CONFLICT = "NameConflict"

@@ -1,0 +1,99 @@
+"""`status` of a ModelDeployment: what is true now and why. Together with ControllerRevisions the only durable state."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from conch.api.reasons import Reason
+from conch.api.types import ApiModel, Digest, Message, ShortText
+
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Generation = Annotated[int, Field(ge=0, le=2**53)]
+Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+
+
+class ConditionType(StrEnum):
+    """The conditions of a ModelDeployment, in the order in which they are written."""
+
+    READY = "Ready"
+    AVAILABLE = "Available"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    CAPACITY_BLOCKED = "CapacityBlocked"
+
+
+class ConditionStatus(StrEnum):
+    """Kubernetes' three values."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """One statement about the object, with the reason and a sentence for a person."""
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: Reason
+    message: Message = ""
+    observed_generation: Generation = 0
+    last_transition_time: Timestamp
+
+
+class ServedRevision(ApiModel):
+    """A revision and the workload that its pods live in."""
+
+    revision: ShortText
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    workload: ShortText
+    digest: Annotated[Digest | None, Field(description="Digest of the files that are served.")] = None
+
+
+class PodCounts(ApiModel):
+    """The pods of the wanted revision by how far they are."""
+
+    pending: Count = 0
+    fetching: Count = 0
+    loading: Count = 0
+    ready: Count = 0
+    failed: Count = 0
+
+
+class Display(ApiModel):
+    """Joined values for kubectl's columns."""
+
+    replicas: ShortText = ""
+    candidate: ShortText = ""
+    gpu: ShortText = ""
+
+
+class ModelDeploymentStatus(ApiModel):
+    """What is true of the object at `observed_generation`."""
+
+    observed_generation: Generation = 0
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
+    replicas: Count = 0
+    ready_replicas: Count = 0
+    desired_replicas: Count = 0
+    selector: Annotated[str, Field(max_length=512, description="For /scale.")] = ""
+    url: Annotated[str, Field(max_length=512)] = ""
+    grpc_url: Annotated[str, Field(max_length=512)] = ""
+    stable: Annotated[ServedRevision | None, Field(description="The revision that has the traffic.")] = None
+    candidate: Annotated[ServedRevision | None, Field(description="The revision that is being brought up.")] = None
+    workloads_created: Annotated[
+        Count, Field(description="Workloads ever begun; the next one's id is made from it.")
+    ] = 0
+    pods: PodCounts = PodCounts()
+    display: Display = Display()
+
+    def condition(self, type_: ConditionType) -> Condition | None:
+        """The condition of this type, if it has been written."""
+        return next((condition for condition in self.conditions if condition.type is type_), None)
