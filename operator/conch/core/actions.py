@@ -1,0 +1,33 @@
+"""Everything that a plan may ask for. Appliers carry these out and decide nothing."""
+
+from dataclasses import dataclass
+
+from conch.core.desired.object import DesiredObject
+from conch.core.observed import ChildId
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apply:
+    """Write a child. With `uid` None it must not exist yet; otherwise it must still be the object of that uid."""
+
+    desired: DesiredObject
+    uid: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsureAdminKey:
+    """Create the admin-key Secret unless there is one; its value is derived where it is written."""
+
+    desired: DesiredObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete:
+    """Delete exactly the object that was observed."""
+
+    id: ChildId
+    uid: str
+    resource_version: str
+
+
+Action = Apply | EnsureAdminKey | Delete

@@ -1,0 +1,38 @@
+"""The ConfigMap that tells a workload's agents what to serve."""
+
+import json
+
+from conch.api import names, pod
+from conch.api.assignment import Assignment
+from conch.api.model import ModelConfig
+from conch.api.model_deployment import ModelDeployment
+from conch.api.source import SourcePolicy
+from conch.api.spec import ModelDeploymentSpec
+from conch.core.desired.object import DesiredObject, child
+from conch.core.observed import ChildKind, WorkloadRecord
+
+
+def assignment_of(owner: ModelDeployment, spec: ModelDeploymentSpec, revision: str) -> Assignment:
+    """What the pods of this revision must have loaded."""
+    model = spec.model
+    return Assignment(
+        revision=revision,
+        name=model.name or owner.name,
+        version=model.version,
+        uri=model.source.uri,
+        digest=model.source.digest,
+        format=model.format,
+        config=model.config or ModelConfig(),
+    )
+
+
+def assignment_config_map(owner: ModelDeployment, record: WorkloadRecord, policy: SourcePolicy) -> DesiredObject:
+    """The assignment under today's source policy: a policy that changes reaches running pods and restarts none."""
+    content = {**record.assignment, "sourcePolicy": policy.to_wire()}
+    return child(
+        owner,
+        ChildKind.CONFIG_MAP,
+        names.workload_object(owner.name, record.workload),
+        labels=names.workload_labels(owner.name, record.workload),
+        fields={"data": {pod.ASSIGNMENT_FILE: json.dumps(content, indent=1, sort_keys=True)}},
+    )

@@ -1,0 +1,242 @@
+"""The pod of a workload: stock Triton that starts empty, and the agent that gives it its model.
+
+Holds nothing of the model's version or config, and of its source only the claim that a pod has to mount: the rest is in
+the assignment, so that it can change without other pods. The model's name is in the readiness probe. The facts behind
+the probes, /dev/shm and the way of stopping are in the design's list of Triton facts.
+"""
+
+from typing import Any, Final
+
+from conch.api import names, pod
+from conch.api.canonical import quantity
+from conch.api.model_deployment import ModelDeployment
+from conch.api.source import ClaimSource, parse_source_uri
+from conch.api.spec import EnvVar, Gpu, ModelDeploymentSpec, Scheduling
+from conch.api.triton_arguments import triton_arguments
+from conch.core.policy import InstallationPolicy
+
+_MODEL_VOLUME: Final = "model"
+_ASSIGNMENT_VOLUME: Final = "assignment"
+_SHARED_MEMORY_VOLUME: Final = "shared-memory"
+_SCRATCH_VOLUME: Final = "tmp"
+_CLAIM_VOLUME: Final = "source"
+
+_LOST_NODE_SECONDS: Final = 30
+_STOP_MARGIN_SECONDS: Final = 10
+
+_RESTRICTED: Final[dict[str, Any]] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def pod_template(
+    owner: ModelDeployment, spec: ModelDeploymentSpec, workload: str, policy: InstallationPolicy
+) -> dict[str, Any]:
+    """The pod template of a workload, as an apply configuration; passes PodSecurity `restricted`."""
+    model_name = spec.model.named(owner.name).name
+    claim = _claim(spec)
+    return {
+        "metadata": {
+            "labels": names.workload_labels(owner.name, workload),
+            "annotations": {"kubectl.kubernetes.io/default-container": pod.TRITON_CONTAINER},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": _grace_seconds(policy),
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": pod.USER_ID,
+                "runAsGroup": pod.USER_ID,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "initContainers": [_agent(owner, policy, claim)],
+            "containers": [_triton(owner, spec, policy, str(model_name))],
+            "volumes": _volumes(owner, spec, workload, policy, claim),
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": names.workload_selector(owner.name, workload)},
+                }
+            ],
+            **_scheduling(spec.scheduling, spec.gpu),
+            **({"serviceAccountName": spec.service_account_name} if spec.service_account_name else {}),
+            **(
+                {"imagePullSecrets": [{"name": secret.name} for secret in spec.image_pull_secrets]}
+                if spec.image_pull_secrets
+                else {}
+            ),
+        },
+    }
+
+
+def _claim(spec: ModelDeploymentSpec) -> str | None:
+    source = parse_source_uri(spec.model.source.uri)
+    return source.claim if isinstance(source, ClaimSource) else None
+
+
+def _grace_seconds(policy: InstallationPolicy) -> int:
+    return int((policy.endpoint_propagation + policy.drain_timeout).total_seconds()) + _STOP_MARGIN_SECONDS
+
+
+def _agent(owner: ModelDeployment, policy: InstallationPolicy, claim: str | None) -> dict[str, Any]:
+    """The native sidecar. Its startup probe holds Triton back until the repository folder is there."""
+    mounts = [
+        {"name": _ASSIGNMENT_VOLUME, "mountPath": pod.ASSIGNMENT_FOLDER, "readOnly": True},
+        {"name": _MODEL_VOLUME, "mountPath": pod.MODEL_FOLDER},
+        {"name": _SCRATCH_VOLUME, "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+    ]
+    if claim:
+        mounts.append({"name": _CLAIM_VOLUME, "mountPath": pod.SOURCE_CLAIM_FOLDER, "readOnly": True})
+    return {
+        "name": pod.AGENT_CONTAINER,
+        "image": policy.agent_image,
+        "imagePullPolicy": policy.image_pull_policy,
+        "restartPolicy": "Always",
+        "args": ["agent"],
+        "env": [
+            {"name": pod.MODEL_BYTES_ENV, "value": str(int(quantity(policy.model_volume_limit)))},
+            _admin_key_env(owner),
+        ],
+        "ports": [{"name": "agent", "containerPort": pod.AGENT_PORT, "protocol": "TCP"}],
+        "resources": {
+            "requests": {
+                "cpu": policy.agent_cpu,
+                "memory": policy.agent_memory,
+                "ephemeral-storage": policy.model_volume_request,
+            },
+            "limits": {"memory": policy.agent_memory},
+        },
+        "startupProbe": {
+            "httpGet": {"path": "/healthz", "port": pod.AGENT_PORT},
+            "periodSeconds": 1,
+            "failureThreshold": 120,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": pod.AGENT_PORT},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "securityContext": _RESTRICTED | {"readOnlyRootFilesystem": True},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+
+
+def _triton(
+    owner: ModelDeployment, spec: ModelDeploymentSpec, policy: InstallationPolicy, model_name: str
+) -> dict[str, Any]:
+    runtime = spec.runtime
+    gpus = {spec.gpu.resource: str(spec.gpu.count)} if spec.gpu.count else {}
+    resources = {"cpu": runtime.resources.cpu, "memory": runtime.resources.memory, **gpus}
+    return {
+        "name": pod.TRITON_CONTAINER,
+        "image": runtime.image or policy.triton_image,
+        "imagePullPolicy": policy.image_pull_policy,
+        "args": [
+            "tritonserver",
+            *triton_arguments(
+                repository=pod.REPOSITORY_FOLDER,
+                admin_key=f"$({pod.ADMIN_KEY_ENV})",
+                exit_timeout_seconds=int(policy.drain_timeout.total_seconds()),
+                log_level=runtime.log_level,
+            ),
+        ],
+        # The key last: a variable may name only those that stand before it.
+        "env": [*(_plain_env(env) for env in runtime.env), _admin_key_env(owner)],
+        "ports": [
+            {"name": "http", "containerPort": pod.HTTP_PORT, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": pod.GRPC_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": pod.METRICS_PORT, "protocol": "TCP"},
+        ],
+        "resources": {"requests": resources, "limits": resources},
+        # An empty server is up in seconds; what takes minutes is the image's start on a cold disk and CUDA.
+        "startupProbe": {
+            "httpGet": {"path": "/v2/health/live", "port": pod.HTTP_PORT},
+            "periodSeconds": 1,
+            "failureThreshold": 600,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/v2/health/live", "port": pod.HTTP_PORT},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        # Not /v2/health/ready: an empty server is "ready", and one that loads beside is not.
+        "readinessProbe": {
+            "httpGet": {"path": f"/v2/models/{model_name}/ready", "port": pod.HTTP_PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        # Triton refuses new connections at SIGTERM: first every proxy has to learn that this pod leaves.
+        "lifecycle": {"preStop": {"sleep": {"seconds": int(policy.endpoint_propagation.total_seconds())}}},
+        "securityContext": _RESTRICTED,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": _MODEL_VOLUME, "mountPath": pod.MODEL_FOLDER, "readOnly": True},
+            {"name": _SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod's own
+        ],
+    }
+
+
+def _plain_env(env: EnvVar) -> dict[str, Any]:
+    """Without a value that is empty: the API server leaves it out, which would look like an edit for ever."""
+    return {"name": env.name, **({"value": env.value} if env.value else {})}
+
+
+def _admin_key_env(owner: ModelDeployment) -> dict[str, Any]:
+    reference = {"name": names.admin_key_secret(owner.name, owner.uid), "key": names.ADMIN_KEY_SECRET_KEY}
+    return {"name": pod.ADMIN_KEY_ENV, "valueFrom": {"secretKeyRef": reference}}
+
+
+def _volumes(
+    owner: ModelDeployment, spec: ModelDeploymentSpec, workload: str, policy: InstallationPolicy, claim: str | None
+) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [
+        {"name": _ASSIGNMENT_VOLUME, "configMap": {"name": names.workload_object(owner.name, workload)}},
+        {"name": _MODEL_VOLUME, "emptyDir": {"sizeLimit": policy.model_volume_limit}},
+        {"name": _SHARED_MEMORY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": spec.runtime.shared_memory}},
+        {"name": _SCRATCH_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}},
+    ]
+    if claim:
+        volumes.append({"name": _CLAIM_VOLUME, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    return volumes
+
+
+def _scheduling(scheduling: Scheduling, gpu: Gpu) -> dict[str, Any]:
+    tolerations: list[dict[str, Any]] = [
+        # Without what is empty, as the API server keeps it.
+        {key: value for key, value in toleration.to_wire().items() if value != ""}
+        for toleration in scheduling.tolerations
+    ]
+    if gpu.count:
+        tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+    # The default is five minutes: too long for a replica that a lost node took along.
+    tolerations += [
+        {
+            "key": f"node.kubernetes.io/{taint}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": _LOST_NODE_SECONDS,
+        }
+        for taint in ("not-ready", "unreachable")
+    ]
+    fields: dict[str, Any] = {"tolerations": tolerations}
+    if scheduling.node_selector:
+        fields["nodeSelector"] = dict(scheduling.node_selector)
+    if scheduling.priority_class_name:
+        fields["priorityClassName"] = scheduling.priority_class_name
+    if scheduling.runtime_class_name:
+        fields["runtimeClassName"] = scheduling.runtime_class_name
+    if gpu.products:
+        product = {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(gpu.products)}
+        terms = [{"matchExpressions": [product]}]
+        fields["affinity"] = {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        }
+    return fields

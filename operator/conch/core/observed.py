@@ -1,0 +1,166 @@
+"""What the planner is told of the cluster: one frozen snapshot of everything that belongs to one ModelDeployment.
+
+Built by `conch.app.projections` from live objects and by the tests' simulated world. Holds no decisions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from conch.api.assignment import AgentReport
+
+
+class ChildKind(StrEnum):
+    """The kinds of objects that a ModelDeployment owns."""
+
+    CONFIG_MAP = "ConfigMap"
+    CONTROLLER_REVISION = "ControllerRevision"
+    DEPLOYMENT = "Deployment"
+    POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
+    SECRET = "Secret"  # noqa: S105 - a kind, not a secret
+    SERVICE = "Service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ChildId:
+    """Kind and name of a child within the object's namespace."""
+
+    kind: ChildKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controller:
+    """The object that controls another one (the owner reference with `controller: true`)."""
+
+    kind: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedChild:
+    """A live object that carries Conch's label.
+
+    `owned_hash` is the hash of exactly the fields that Conch's field manager owns now: it differs from the hash of the
+    desired object as soon as anybody changes or removes one of them.
+    """
+
+    id: ChildId
+    uid: str
+    resource_version: str
+    controller: Controller | None
+    owned_hash: str
+    deleting: bool = False
+
+    def belongs_to(self, uid: str) -> bool:
+        """Whether the ModelDeployment of this uid controls it: only then may it be written."""
+        return self.controller is not None and self.controller.uid == uid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedDeployment(ObservedChild):
+    """A workload's Deployment with the part of its status that explains missing pods."""
+
+    workload: str
+    creation_error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadRecord:
+    """What a workload was created as; kept in a ControllerRevision so that an operator upgrade restarts no pod."""
+
+    workload: str
+    revision: str
+    version: int
+    pod_template: Mapping[str, Any]
+    assignment: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRecord(ObservedChild):
+    """A ControllerRevision and the record in it."""
+
+    record: WorkloadRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedContainer:
+    """One container's state as the kubelet reports it."""
+
+    name: str
+    ready: bool = False
+    restarts: int = 0
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    last_exit: str = ""
+    last_exit_at: datetime | None = None
+
+
+_OVER: Final = ("Failed", "Succeeded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedPod:
+    """A pod of a workload. `report` is the agent's own word, absent until it could be asked."""
+
+    name: str
+    uid: str
+    workload: str
+    phase: str = "Pending"
+    ready: bool = False
+    deleting: bool = False
+    failure: str = ""
+    """Why the node ended it for good (evicted, not admitted)."""
+    scheduled: bool = False
+    unschedulable_message: str = ""
+    ip: str = ""
+    containers: tuple[ObservedContainer, ...] = ()
+    report: AgentReport | None = None
+    key_refused: bool = False
+    """The agent does not know this object's admin key: the pod was started with another Secret's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything that is known of one object's children and pods.
+
+    `children` are the objects with Conch's labels that bear a child's name, whoever controls them. `strangers` are
+    objects without the labels that were met when a child was to be created, each with its controller if it has one;
+    `refusals` are the API server's words about children it would not take. `secret_known` says whether the admin-key
+    Secret was created or found since these pods are there: Secrets can be neither read nor watched (least privilege).
+    """
+
+    children: Mapping[ChildId, ObservedChild] = field(default_factory=lambda: MappingProxyType({}))
+    pods: tuple[ObservedPod, ...] = ()
+    strangers: Mapping[ChildId, Controller | None] = field(default_factory=lambda: MappingProxyType({}))
+    refusals: Mapping[ChildId, str] = field(default_factory=lambda: MappingProxyType({}))
+    secret_known: bool = False
+
+    def deployment_of(self, workload: str) -> ObservedDeployment | None:
+        """The Deployment of this workload, if it is there."""
+        deployments = (child for child in self.children.values() if isinstance(child, ObservedDeployment))
+        return next((deployment for deployment in deployments if deployment.workload == workload), None)
+
+    def record_of(self, uid: str, name: str) -> WorkloadRecord | None:
+        """The record in the ControllerRevision of this name, if the object of this uid controls it.
+
+        Pods are made from a record with the operator's rights, so a stranger's is never looked into.
+        """
+        child = self.children.get(ChildId(kind=ChildKind.CONTROLLER_REVISION, name=name))
+        return child.record if isinstance(child, ObservedRecord) and child.belongs_to(uid) else None
+
+    def pods_of(self, workload: str) -> tuple[ObservedPod, ...]:
+        """The pods of a workload, without those that are being deleted or are over."""
+        return tuple(
+            pod for pod in self.pods if pod.workload == workload and not pod.deleting and pod.phase not in _OVER
+        )

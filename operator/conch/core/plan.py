@@ -1,0 +1,166 @@
+"""The plan: from what is wanted and what is there to what has to be done. Reads as the table of contents of Conch."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from conch.api import names
+from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.api.source import parse_source_uri
+from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import ModelDeploymentStatus
+from conch.core.actions import Action, Apply, Delete, EnsureAdminKey
+from conch.core.desired.admin_key_secret import admin_key_secret
+from conch.core.desired.assignment import assignment_config_map
+from conch.core.desired.deployment import deployment
+from conch.core.desired.disruption_budget import disruption_budget
+from conch.core.desired.object import DesiredObject
+from conch.core.desired.service import service
+from conch.core.desired.workload_record import new_record, workload_record
+from conch.core.observed import ChildKind, Observed, WorkloadRecord
+from conch.core.policy import InstallationPolicy
+from conch.core.revision import revision_of
+from conch.core.situation import Situation
+from conch.core.status import render_status
+from conch.core.succession import Succession, succeed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do now. `status` is written first: it says what the actions are about to do, so a crash loses nothing."""
+
+    status: ModelDeploymentStatus
+    actions: tuple[Action, ...] = ()
+    requeue_after: timedelta | None = None
+
+
+def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, now: datetime) -> Plan:
+    """Plan one object. Pure: the same arguments give the same plan, and a plan that was carried out plans no action."""
+    succession = _succession(owner, observed)
+    records = _records(owner, observed, policy, succession)
+    desired = _desired(owner, policy, succession, records)
+    writes: tuple[Apply | EnsureAdminKey, ...] = (
+        *_admin_key(owner, observed, records),
+        *_writes(owner, observed, desired),
+    )
+    situation = Situation(
+        owner=owner,
+        spec=owner.spec,
+        policy=policy,
+        observed=observed,
+        succession=succession,
+        desired_replicas=_desired_replicas(owner),
+        now=now,
+        needed=frozenset(object_.id for object_ in desired),
+        unwritten=frozenset(write.desired.id for write in writes),
+    )
+    actions: tuple[Action, ...] = (*writes, *_removals(owner, observed, succession, desired))
+    unwatched = bool(situation.unwritten & (observed.strangers.keys() | observed.refusals.keys()))
+    return Plan(
+        status=render_status(situation, now),
+        actions=() if owner.deleting else actions,
+        requeue_after=policy.recheck_after if unwatched else None,
+    )
+
+
+def _succession(owner: ModelDeployment, observed: Observed) -> Succession:
+    if isinstance(owner.spec, InvalidSpec):
+        # Nothing can be derived from it: what runs stays.
+        status = owner.status
+        return Succession(stable=status.stable, candidate=status.candidate, workloads_created=status.workloads_created)
+    return succeed(owner, owner.spec, revision_of(owner.spec), observed)
+
+
+def _desired_replicas(owner: ModelDeployment) -> int:
+    if isinstance(owner.spec, InvalidSpec):
+        return owner.status.desired_replicas
+    return owner.spec.desired_replicas
+
+
+def _records(
+    owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, succession: Succession
+) -> tuple[WorkloadRecord, ...]:
+    """What each workload was created as; of a workload that is to be created now, what the spec makes of it.
+
+    A record that was deleted by hand can only be made again while the spec still asks for that revision; until then its
+    workload stays as it is.
+    """
+    records = []
+    for served in succession.workloads:
+        record = observed.record_of(owner.uid, names.workload_object(owner.name, served.workload))
+        if (
+            record is None
+            and isinstance(owner.spec, ModelDeploymentSpec)
+            and served.revision == revision_of(owner.spec)
+        ):
+            if policy.source_policy.refusal(parse_source_uri(owner.spec.model.source.uri)):
+                # Pods would hold GPUs for a model that they may not fetch.
+                continue
+            record = new_record(owner, owner.spec, served.revision, served.workload, policy)
+        if record is not None:
+            records.append(record)
+    return tuple(records)
+
+
+def _desired(
+    owner: ModelDeployment, policy: InstallationPolicy, succession: Succession, records: tuple[WorkloadRecord, ...]
+) -> tuple[DesiredObject, ...]:
+    """Every child as it should be, in the order in which they need each other."""
+    replicas = _desired_replicas(owner)
+    objects: list[DesiredObject] = []
+    for record in records:
+        objects += [
+            workload_record(owner, record),
+            assignment_config_map(owner, record, policy.source_policy),
+            deployment(owner, record, replicas),
+        ]
+    if succession.serving:
+        objects.append(service(owner, succession.serving.workload))
+    if succession.serving and replicas > 1:
+        objects.append(disruption_budget(owner, succession.serving.workload))
+    return tuple(objects)
+
+
+def _admin_key(
+    owner: ModelDeployment, observed: Observed, records: tuple[WorkloadRecord, ...]
+) -> tuple[EnsureAdminKey, ...]:
+    """The key Secret cannot be watched; a pod that cannot start for want of it tells that it is gone."""
+    missed = any(
+        container.waiting_reason == "CreateContainerConfigError"
+        for pod in observed.pods
+        for container in pod.containers
+    )
+    if not records or (observed.secret_known and not missed):
+        return ()
+    return (EnsureAdminKey(desired=admin_key_secret(owner)),)
+
+
+def _writes(owner: ModelDeployment, observed: Observed, desired: tuple[DesiredObject, ...]) -> list[Apply]:
+    writes = []
+    for wanted in desired:
+        live = observed.children.get(wanted.id)
+        if live is None:
+            writes.append(Apply(desired=wanted, uid=None))
+        elif live.belongs_to(owner.uid) and not live.deleting and live.owned_hash != wanted.hash:
+            writes.append(Apply(desired=wanted, uid=live.uid))
+    return writes
+
+
+def _removals(
+    owner: ModelDeployment, observed: Observed, succession: Succession, desired: tuple[DesiredObject, ...]
+) -> list[Delete]:
+    """Children that are no longer named: but a workload only once the Service is seen to send elsewhere."""
+    wanted = {object_.id for object_ in desired}
+    switched = all(
+        (live := observed.children.get(object_.id)) is not None and live.owned_hash == object_.hash
+        for object_ in desired
+        if object_.id.kind is ChildKind.SERVICE
+    )
+    in_use = {names.workload_object(owner.name, served.workload) for served in succession.workloads}
+    return [
+        Delete(id=live.id, uid=live.uid, resource_version=live.resource_version)
+        for live in observed.children.values()
+        if live.belongs_to(owner.uid)
+        and not live.deleting
+        and live.id not in wanted
+        and (live.id.kind is ChildKind.POD_DISRUPTION_BUDGET or (switched and live.id.name not in in_use))
+    ]

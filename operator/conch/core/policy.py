@@ -1,0 +1,26 @@
+"""What the platform team decides for the whole installation and the planner must know."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from conch.api.source import SourcePolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallationPolicy:
+    """Defaults and limits of one installation; set by the chart, read by `conch.settings`."""
+
+    triton_image: str
+    agent_image: str
+    image_pull_policy: str = "IfNotPresent"
+    source_policy: SourcePolicy = field(default_factory=SourcePolicy)
+    model_volume_limit: str = "20Gi"
+    model_volume_request: str = "1Gi"
+    agent_cpu: str = "100m"
+    agent_memory: str = "256Mi"
+    endpoint_propagation: timedelta = timedelta(seconds=5)
+    """How long a pod that leaves goes on answering, so that no proxy sends it anything any more."""
+    drain_timeout: timedelta = timedelta(seconds=30)
+    """How long requests in flight may take after that."""
+    recheck_after: timedelta = timedelta(seconds=5)
+    """When to look again at what cannot be watched: a stranger's object, a refusal of the API server."""

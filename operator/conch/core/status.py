@@ -1,0 +1,148 @@
+"""Renders `status`: one exit, from one situation, with the same reason in every place that shows one."""
+
+from datetime import UTC, datetime
+
+from conch.api import names, pod
+from conch.api.assignment import AgentPhase
+from conch.api.model_deployment import ModelDeployment
+from conch.api.reasons import Reason
+from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    Display,
+    ModelDeploymentStatus,
+    PodCounts,
+    ServedRevision,
+)
+from conch.core.findings import first_finding
+from conch.core.observed import ObservedPod
+from conch.core.situation import Finding, Severity, Situation
+from conch.core.succession import ready_pods
+
+_MESSAGE_LIMIT = 2048
+
+
+def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
+    """The status of an object in this situation; `now` dates the conditions that change."""
+    owner, succession = situation.owner, situation.succession
+    serving = succession.serving
+    host = f"{names.service(owner.name)}.{owner.namespace}.svc"
+    return ModelDeploymentStatus(
+        observed_generation=owner.generation,
+        conditions=_conditions(situation, now),
+        replicas=len(situation.observed.pods_of(serving.workload)) if serving else 0,
+        ready_replicas=len(ready_pods(serving, situation.observed)) if serving else 0,
+        desired_replicas=situation.desired_replicas,
+        selector=_selector(owner, serving),
+        url=f"http://{host}:{pod.HTTP_PORT}",
+        grpc_url=f"{host}:{pod.GRPC_PORT}",
+        stable=succession.stable,
+        candidate=succession.candidate,
+        workloads_created=succession.workloads_created,
+        pods=_pod_counts(situation.pods),
+        display=_display(situation),
+    )
+
+
+def _conditions(situation: Situation, now: datetime) -> tuple[Condition, ...]:
+    serving = situation.succession.serving
+    available = len(ready_pods(serving, situation.observed)) if serving else 0
+    suspended = isinstance(situation.spec, ModelDeploymentSpec) and situation.spec.suspend
+    finding = first_finding(situation)
+
+    def condition(type_: ConditionType, holds: bool, reason: Reason, message: str) -> Condition:
+        return _dated(
+            situation.owner, type_, ConditionStatus.TRUE if holds else ConditionStatus.FALSE, reason, message, now
+        )
+
+    ready_reason, ready_message = _ready(finding, situation, suspended)
+    stalled = finding is not None and finding.severity is Severity.STALLED
+    blocked = finding is not None and finding.severity is Severity.BLOCKED
+    calm = (Reason.AS_EXPECTED, "")
+    why = (finding.reason, finding.message) if finding else calm
+    return (
+        condition(ConditionType.READY, finding is None, ready_reason, ready_message),
+        condition(
+            ConditionType.AVAILABLE,
+            available > 0,
+            Reason.SERVING if available else (Reason.SUSPENDED if suspended else Reason.NO_REPLICAS),
+            f"{available} replicas serve version {serving.version}." if serving and available else "Nothing serves.",
+        ),
+        condition(ConditionType.RECONCILING, finding is not None and not stalled, *(why if not stalled else calm)),
+        condition(ConditionType.STALLED, stalled, *(why if stalled else calm)),
+        condition(ConditionType.CAPACITY_BLOCKED, blocked, *(why if blocked else calm)),
+    )
+
+
+def _ready(finding: Finding | None, situation: Situation, suspended: bool) -> tuple[Reason, str]:
+    if finding:
+        return finding.reason, finding.message
+    if suspended:
+        return Reason.SUSPENDED, "Suspended; set spec.suspend to false to serve again."
+    if situation.desired_replicas == 0:
+        return Reason.NO_REPLICAS, "No replicas are wanted."
+    wanted = situation.succession.wanted
+    version = wanted.version if wanted else "?"
+    return Reason.SERVING, f"{situation.ready} of {situation.desired_replicas} replicas serve version {version}."
+
+
+def _dated(
+    owner: ModelDeployment,
+    type_: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
+    message: str,
+    now: datetime,
+) -> Condition:
+    before = owner.status.condition(type_)
+    since = before.last_transition_time if before and before.status is status else _timestamp(now)
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…",
+        observed_generation=owner.generation,
+        last_transition_time=since,
+    )
+
+
+def _timestamp(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _selector(owner: ModelDeployment, serving: ServedRevision | None) -> str:
+    if serving is None:
+        return ""
+    selector = names.workload_selector(owner.name, serving.workload)
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+
+
+def _pod_counts(pods: tuple[ObservedPod, ...]) -> PodCounts:
+    stages = [_stage(pod) for pod in pods]
+    return PodCounts(**{stage: stages.count(stage) for stage in PodCounts.model_fields})
+
+
+def _stage(pod: ObservedPod) -> str:
+    if pod.report and pod.report.phase is AgentPhase.FAILED:
+        return "failed"
+    if pod.ready:
+        return "ready"
+    match pod.report.phase if pod.report else None:
+        case AgentPhase.FETCHING:
+            return "fetching"
+        case AgentPhase.LOADING | AgentPhase.READY:
+            return "loading"
+        case _:
+            return "pending"
+
+
+def _display(situation: Situation) -> Display:
+    candidate = situation.succession.candidate if situation.succession.stable else None
+    gpu = situation.spec.gpu if isinstance(situation.spec, ModelDeploymentSpec) else None
+    return Display(
+        replicas=f"{situation.ready}/{situation.desired_replicas}",
+        candidate=f"{candidate.version}@0%" if candidate else "",
+        gpu=f"{gpu.count} {gpu.resource}" if gpu and gpu.count else "",
+    )

@@ -1,0 +1,248 @@
+"""What a plan does and does not touch: upgrades, policies, the order of a succession, things of other people."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from conch.api import names
+from conch.api.model_deployment import ModelDeployment
+from conch.api.reasons import Reason
+from conch.api.source import SourcePolicy
+from conch.api.status import ConditionType
+from conch.core.actions import Apply, Delete, EnsureAdminKey
+from conch.core.observed import (
+    ChildId,
+    ChildKind,
+    Controller,
+    Observed,
+    ObservedChild,
+    ObservedContainer,
+    ObservedDeployment,
+    ObservedRecord,
+    WorkloadRecord,
+)
+from conch.core.plan import Plan, plan
+from conch.core.policy import InstallationPolicy
+from tests.sim.world import POLICY, World
+
+MODEL: dict[str, Any] = {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}
+NEWER = InstallationPolicy(
+    triton_image="triton:2",
+    agent_image="conch:2",
+    image_pull_policy="Always",
+    model_volume_limit="99Gi",
+    model_volume_request="9Gi",
+    agent_cpu="2",
+    agent_memory="9Gi",
+    endpoint_propagation=timedelta(seconds=60),
+    drain_timeout=timedelta(seconds=600),
+)
+
+
+def _serving(**spec: Any) -> World:
+    world = World(spec={"model": MODEL, **spec})
+    world.settle()
+    world.serve()
+    world.settle()
+    return world
+
+
+def _touched(planned: Plan) -> list[str]:
+    return [
+        f"{type(action).__name__} {action.id if isinstance(action, Delete) else action.desired.id}"
+        for action in planned.actions
+    ]
+
+
+def _deployments(world: World) -> set[str]:
+    return {child.workload for child in world.children.values() if isinstance(child, ObservedDeployment)}
+
+
+def test_an_operator_with_other_images_and_limits_touches_nothing_that_runs() -> None:
+    world = _serving(replicas=2)
+    world.policy = NEWER
+    assert world.plan().actions == ()
+    assert world.plan().status == world.status
+
+
+def test_an_operator_with_other_images_gives_them_to_the_next_revision() -> None:
+    world = _serving()
+    world.policy = NEWER
+    world.edit(model={**MODEL, "version": 2})
+    bodies = [json.dumps(action.desired.body) for action in world.plan().actions if isinstance(action, Apply)]
+    assert any("conch:2" in body and "triton:2" in body for body in bodies)
+
+
+def test_a_workload_whose_deployment_was_lost_comes_back_as_it_was_created() -> None:
+    world = _serving()
+    world.policy = NEWER
+    (lost,) = (id_ for id_ in world.children if id_.kind is ChildKind.DEPLOYMENT)
+    del world.children[lost]
+    (action,) = world.plan().actions
+    assert isinstance(action, Apply)
+    assert "triton:1" in json.dumps(action.desired.body)
+
+
+def test_a_source_policy_that_changes_touches_the_assignment_alone() -> None:
+    world = _serving(replicas=2)
+    world.policy = replace(POLICY, source_policy=SourcePolicy(http_hosts=("models.example",)))
+    (action,) = world.plan().actions
+    assert isinstance(action, Apply)
+    assert action.desired.id.kind is ChildKind.CONFIG_MAP
+    assert "models.example" in action.desired.body["data"]["assignment.json"]
+
+
+def test_a_source_that_is_no_longer_allowed_leaves_what_serves_in_place() -> None:
+    world = _serving()
+    world.policy = replace(POLICY, source_policy=SourcePolicy(allowed_hosts=()))
+    assert {id_.split()[1] for id_ in _touched(world.plan())} == {"ConfigMap"}
+
+
+def test_a_source_that_is_not_allowed_never_gets_pods() -> None:
+    world = World(
+        spec={"model": MODEL}, policy=replace(POLICY, source_policy=SourcePolicy(allowed_hosts=("other.example",)))
+    )
+    world.settle()
+    assert _deployments(world) == set()
+
+
+def test_a_succession_moves_the_service_and_only_then_removes_the_old_workload() -> None:
+    world = _serving()
+    (old,) = _deployments(world)
+    world.edit(model={**MODEL, "version": 2})
+    world.settle()
+    (new,) = _deployments(world) - {old}
+    service = ChildId(kind=ChildKind.SERVICE, name="sentiment")
+    old_object, new_object = (names.workload_object("sentiment", workload) for workload in (old, new))
+
+    assert world.plan().actions == (), "before the new revision is proven"
+
+    world.serve()
+    moving = world.plan()
+    assert _touched(moving) == [f"Apply {service}"], "proven: the Service moves, nothing is removed"
+    assert isinstance(moving.actions[0], Apply)
+    assert moving.actions[0].desired.body["spec"]["selector"] == names.workload_selector("sentiment", new)
+
+    before = world.children[service]
+    world.step()
+    after, world.children[service] = world.children[service], before
+    assert all("Delete" not in action for action in _touched(world.plan())), "written, but not yet seen"
+
+    world.children[service] = after
+    removed = _touched(world.plan())
+    assert sorted(removed) == sorted(f"Delete {kind} {old_object}" for kind in _WORKLOAD_KINDS)
+    assert not [action for action in removed if new_object in action]
+
+
+_WORKLOAD_KINDS = (ChildKind.CONFIG_MAP, ChildKind.CONTROLLER_REVISION, ChildKind.DEPLOYMENT)
+
+
+def test_a_workload_is_kept_while_the_service_is_missing() -> None:
+    world = _serving()
+    world.edit(model={**MODEL, "version": 2})
+    world.settle()
+    world.serve()
+    world.step()
+    del world.children[ChildId(kind=ChildKind.SERVICE, name="sentiment")]
+    assert _touched(world.plan()) == ["Apply Service sentiment"]
+
+
+def test_a_delete_names_exactly_what_was_seen() -> None:
+    world = _serving(replicas=2)
+    budget = world.children[ChildId(kind=ChildKind.POD_DISRUPTION_BUDGET, name="sentiment")]
+    world.edit(replicas=1)
+    (delete,) = (action for action in world.plan().actions if isinstance(action, Delete))
+    assert delete == Delete(id=budget.id, uid=budget.uid, resource_version=budget.resource_version)
+
+
+def test_a_leftover_of_an_earlier_object_of_the_same_name_is_neither_written_nor_removed() -> None:
+    world = World(spec={"model": MODEL})
+    service = ChildId(kind=ChildKind.SERVICE, name="sentiment")
+    world.children[service] = ObservedChild(
+        id=service,
+        uid="old",
+        resource_version="1",
+        controller=Controller(kind=names.KIND, name="sentiment", uid="earlier"),
+        owned_hash="",
+    )
+    world.settle()
+    assert world.children[service].uid == "old"
+    ready = world.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason is Reason.STARTING
+    del world.children[service]
+    assert f"Apply {service}" in _touched(world.plan())
+
+
+def test_a_child_that_is_being_deleted_is_not_written() -> None:
+    world = _serving()
+    service = ChildId(kind=ChildKind.SERVICE, name="sentiment")
+    world.children[service] = replace(world.children[service], deleting=True, owned_hash="other")
+    assert world.plan().actions == ()
+
+
+def test_an_object_that_is_being_deleted_gets_nothing_done() -> None:
+    world = World(spec={"model": MODEL})
+    going = replace(world.owner, deleting=True)
+    assert _plan_for(world, going).actions == ()
+    assert _plan_for(world, world.owner).actions != ()
+
+
+def _plan_for(world: World, owner: ModelDeployment) -> Plan:
+    return plan(owner=owner, observed=Observed(), policy=world.policy, now=world.now)
+
+
+def test_an_edited_child_is_written_with_the_uid_that_is_known() -> None:
+    world = _serving()
+    service = ChildId(kind=ChildKind.SERVICE, name="sentiment")
+    world.children[service] = replace(world.children[service], owned_hash="edited")
+    (action,) = world.plan().actions
+    assert isinstance(action, Apply)
+    assert action.uid == world.children[service].uid
+
+
+def test_the_admin_key_comes_before_the_pods_that_need_it() -> None:
+    kinds = [type(action) for action in World(spec={"model": MODEL}).plan().actions]
+    assert kinds[0] is EnsureAdminKey
+
+
+def test_a_pod_that_misses_the_admin_key_brings_it_back() -> None:
+    world = _serving()
+    container = ObservedContainer(name="triton", waiting_reason="CreateContainerConfigError")
+    world.pods = {name: replace(pod, containers=(container,)) for name, pod in world.pods.items()}
+    assert [type(action) for action in world.plan().actions] == [EnsureAdminKey]
+
+
+def test_what_cannot_be_watched_is_looked_at_again_as_long_as_it_is_in_the_way() -> None:
+    world = World(spec={"model": MODEL})
+    world.strangers[ChildId(kind=ChildKind.SERVICE, name="sentiment")] = None
+    world.step()
+    assert world.plan().requeue_after == POLICY.recheck_after
+    world.strangers.clear()
+    world.settle()
+    assert world.plan().requeue_after is None
+
+
+def test_a_stranger_in_the_place_of_a_child_that_is_no_longer_wanted_is_no_conflict() -> None:
+    world = _serving()
+    world.met_strangers[ChildId(kind=ChildKind.POD_DISRUPTION_BUDGET, name="sentiment")] = None
+    assert world.plan().status == world.status
+
+
+def test_a_strangers_record_never_becomes_pods() -> None:
+    world = World(spec={"model": MODEL})
+    candidate = world.plan().status.candidate
+    assert candidate is not None
+    id_ = ChildId(kind=ChildKind.CONTROLLER_REVISION, name=names.workload_object("sentiment", candidate.workload))
+    record = WorkloadRecord(
+        workload=candidate.workload,
+        revision=candidate.revision,
+        version=1,
+        pod_template={"spec": {"hostNetwork": True}},
+        assignment={},
+    )
+    world.children[id_] = ObservedRecord(
+        id=id_, uid="s", resource_version="1", controller=None, owned_hash="", record=record
+    )
+    assert not any("hostNetwork" in str(action) for action in world.plan().actions)
