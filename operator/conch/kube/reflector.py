@@ -1,0 +1,147 @@
+"""Keeps a projection of one resource in memory: list, then watch, for ever.
+
+A relist replaces the whole content, so nothing that vanished meanwhile stays behind. Only the projection of an object
+is kept; the object itself is garbage as soon as it was read.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from conch.kube.client import KubeClient
+from conch.kube.errors import ApiError, ApiUnavailableError
+from conch.kube.resources import Resource
+
+Projection = TypeVar("Projection")
+ObjectKey = tuple[str, str]
+"""(namespace, name)"""
+
+_RETRY_FIRST_SECONDS = 0.5
+_RETRY_LIMIT_SECONDS = 20.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Reflector(Generic[Projection]):
+    """The live objects of a resource that carry a label, projected by `project`.
+
+    `on_change(key, before, after)` is called for every object that appears, changes or goes; it must not block.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        resource: Resource,
+        *,
+        project: Callable[[Mapping[str, Any]], Projection],
+        on_change: Callable[[ObjectKey, Projection | None, Projection | None], None],
+        label_selector: str = "",
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._project = project
+        self._on_change = on_change
+        self._label_selector = label_selector
+        self._objects: dict[ObjectKey, Projection] = {}
+        self._versions: dict[ObjectKey, int] = {}
+        self._removed: dict[ObjectKey, int] = {}
+        """At which version objects went, so that a late answer does not raise the dead; emptied by a relist."""
+        self.synced = asyncio.Event()
+
+    def __iter__(self) -> Iterator[tuple[ObjectKey, Projection]]:
+        return iter(list(self._objects.items()))
+
+    def get(self, key: ObjectKey) -> Projection | None:
+        """The projection of one object."""
+        return self._objects.get(key)
+
+    def put(self, live: Mapping[str, Any]) -> None:
+        """Take in what the API server answered to a write of ours, unless the watch already knows better."""
+        key = _key(live)
+        if _version(live) > max(self._versions.get(key, 0), self._removed.get(key, 0)):
+            self._set(key, live)
+
+    async def run(self) -> None:
+        """Reflect until cancelled. Faults of any kind are waited out with jittered back-off."""
+        retry_seconds = _RETRY_FIRST_SECONDS
+        resource_version: str | None = None
+        while True:
+            try:
+                if resource_version is None:
+                    resource_version = await self._relist()
+                async for kind, live in self._client.watch(
+                    self._resource, resource_version=resource_version, label_selector=self._label_selector
+                ):
+                    resource_version = live["metadata"]["resourceVersion"]
+                    retry_seconds = _RETRY_FIRST_SECONDS
+                    self._ingest(kind, live)
+                # The server ends a watch every few minutes; at once again and again would be a fault of its own.
+                await asyncio.sleep(random.uniform(0, _RETRY_FIRST_SECONDS))  # noqa: S311 - jitter
+                continue
+            except ApiError as error:
+                resource_version = None
+                # A list that works says nothing of the watch: only a watch that brought something ends the back-off.
+                if error.expired and retry_seconds == _RETRY_FIRST_SECONDS:
+                    retry_seconds *= 2
+                    continue
+                _log.warning("watch refused", resource=self._resource.plural, error=str(error))
+            except ApiUnavailableError as error:
+                _log.info("watch interrupted", resource=self._resource.plural, error=str(error))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                resource_version = None
+                _log.warning("watch unreadable", resource=self._resource.plural, error=repr(error))
+            await asyncio.sleep(random.uniform(0.5, 1.0) * retry_seconds)  # noqa: S311 - jitter
+            retry_seconds = min(2 * retry_seconds, _RETRY_LIMIT_SECONDS)
+
+    async def _relist(self) -> str:
+        answer = await self._client.list(self._resource, label_selector=self._label_selector)
+        version = str(answer["metadata"]["resourceVersion"])
+        live = {_key(item): item for item in answer.get("items") or ()}
+        for gone in self._objects.keys() - live.keys():
+            self._remove(gone)
+        self._removed.clear()
+        for key, item in live.items():
+            self._set(key, item)
+        self.synced.set()
+        return version
+
+    def _ingest(self, kind: str, live: Mapping[str, Any]) -> None:
+        match kind:
+            case "ADDED" | "MODIFIED":
+                # The watch may still be behind what a write of ours was answered with.
+                if _version(live) >= self._versions.get(_key(live), 0):
+                    self._set(_key(live), live)
+            case "DELETED":
+                if _version(live) >= self._versions.get(_key(live), 0):
+                    self._removed[_key(live)] = _version(live)
+                    self._remove(_key(live))
+
+    def _set(self, key: ObjectKey, live: Mapping[str, Any]) -> None:
+        try:
+            after = self._project(live)
+        except Exception as error:  # one object that nobody foresaw must not hide all the others
+            _log.error("object unreadable", resource=self._resource.plural, key="/".join(key), error=repr(error))
+            return
+        before = self._objects.get(key)
+        self._objects[key] = after
+        self._versions[key] = _version(live)
+        if after != before:
+            self._on_change(key, before, after)
+
+    def _remove(self, key: ObjectKey) -> None:
+        before = self._objects.pop(key, None)
+        self._versions.pop(key, None)
+        if before is not None:
+            self._on_change(key, before, None)
+
+
+def _key(live: Mapping[str, Any]) -> ObjectKey:
+    metadata = live["metadata"]
+    return metadata["namespace"], metadata["name"]
+
+
+def _version(live: Mapping[str, Any]) -> int:
+    return int(live["metadata"]["resourceVersion"])

@@ -1,0 +1,87 @@
+"""A queue of keys: each key at most once, never worked on by two workers, with delays and back-off.
+
+The same contract as client-go's: a key that is added while it is being worked on is worked on again afterwards.
+"""
+
+import asyncio
+import random
+from collections import deque
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key")
+
+_BACKOFF_FIRST_SECONDS = 0.2
+_BACKOFF_LIMIT_SECONDS = 60.0
+
+
+class WorkQueue(Generic[Key]):
+    """Keys to work on, in the order in which they became due."""
+
+    def __init__(self) -> None:
+        self._due: deque[Key] = deque()
+        self._waiting: set[Key] = set()
+        self._active: set[Key] = set()
+        self._dirty: set[Key] = set()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+        self._available = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, key: Key) -> None:
+        """Work on this key as soon as possible."""
+        self._cancel_timer(key)
+        if key in self._active:
+            self._dirty.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._due.append(key)
+            self._available.set()
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Work on this key after a while, or sooner when it is added meanwhile; the nearest time counts."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if key in self._waiting or (timer is not None and timer.when() <= loop.time() + seconds):
+            return
+        self._cancel_timer(key)
+        self._timers[key] = loop.call_later(seconds, self._timer_fired, key)
+
+    def add_after_failure(self, key: Key) -> float:
+        """Work on this key after a back-off that grows with its failures; returns the seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        limit = min(_BACKOFF_LIMIT_SECONDS, _BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 16))
+        seconds = random.uniform(0.5, 1.0) * limit  # noqa: S311 - jitter
+        self.add_after(key, seconds)
+        return seconds
+
+    def forget_failures(self, key: Key) -> None:
+        """The key was worked on without a fault."""
+        self._failures.pop(key, None)
+
+    async def take(self) -> Key:
+        """The next key; it is this worker's until `done`."""
+        while not self._due:
+            self._available.clear()
+            await self._available.wait()
+        key = self._due.popleft()
+        self._waiting.discard(key)
+        self._active.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        """Give the key back; adds it again if it was added meanwhile."""
+        self._active.discard(key)
+        if key in self._dirty:
+            self._dirty.discard(key)
+            self.add(key)
+
+    def _timer_fired(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    def _cancel_timer(self, key: Key) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()

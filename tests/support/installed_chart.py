@@ -1,0 +1,139 @@
+"""An API server on which the rendered chart has been applied, for tests of its RBAC and its admission policies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import yaml
+
+from tests import generate
+from tests.cluster.apiserver import ApiServer
+from tests.support.waiting import until
+
+OPERATOR: Final = f"system:serviceaccount:{generate.NAMESPACE}:conch-operator"
+_POLICIES_EFFECTIVE_SECONDS: Final = 30
+
+Answer = subprocess.CompletedProcess[str]
+
+
+class InstalledChart:
+    """The API server and how tests speak to it: as somebody, with objects instead of files."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self.api = api
+
+    def run(self, *arguments: str, by: str = "", objects: Mapping[str, Any] | None = None) -> Answer:
+        """kubectl by this user (default: the administrator); never raises."""
+        who = [f"--as={by}"] if by else []
+        # JSON is YAML that kubectl takes from `-f -`.
+        return self.api.kubectl(*arguments, *who, input=json.dumps(objects) if objects else None, check=False)
+
+    def must(self, *arguments: str, by: str = "", objects: Mapping[str, Any] | None = None) -> str:
+        """As `run`; fails with kubectl's words when it does."""
+        answer = self.run(*arguments, by=by, objects=objects)
+        assert answer.returncode == 0, f"kubectl {' '.join(arguments)}: {answer.stderr}"
+        return answer.stdout
+
+    def apply(self, objects: Mapping[str, Any], *, by: str = "") -> Answer:
+        """Server-side apply, as the operator does it."""
+        return self.run(
+            *("apply", "--server-side", "--force-conflicts", "--field-manager=test", "-f", "-"), by=by, objects=objects
+        )
+
+    def grant(self, user: str, namespace: str, *rules: Mapping[str, Any]) -> None:
+        """Give a user a role of these rules in a namespace; effective on return."""
+        role = user.replace(":", "-")
+        meta = {"name": role, "namespace": namespace}
+        api = "rbac.authorization.k8s.io"
+        subject = {"kind": "User", "name": user, "apiGroup": api}
+        self.must(
+            *("apply", "-f", "-"),
+            objects={
+                "apiVersion": "v1",
+                "kind": "List",
+                "items": [
+                    {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": meta, "rules": list(rules)},
+                    {
+                        "apiVersion": f"{api}/v1",
+                        "kind": "RoleBinding",
+                        "metadata": meta,
+                        "roleRef": {"apiGroup": api, "kind": "Role", "name": role},
+                        "subjects": [subject],
+                    },
+                ],
+            },
+        )
+
+        last = rules[-1]
+        resource = ".".join(filter(None, (*last["resources"], *last["apiGroups"])))
+        named = "".join(f"/{name}" for name in last.get("resourceNames", ())[-1:])
+        # The authoriser learns of a role by a watch of its own.
+        asked = ("auth", "can-i", last["verbs"][-1], f"{resource}{named}", "-n", namespace)
+        until(lambda: self.run(*asked, by=user).stdout.strip() == "yes", f"{user} to have been granted {last}")
+
+
+@contextmanager
+def installed_chart(*options: str, controllers: bool = False) -> Iterator[InstalledChart]:
+    """Apply the chart rendered with these options of `helm template`; ready when every policy is effective."""
+    with ApiServer(controllers=controllers) as api:
+        chart = InstalledChart(api)
+        chart.must("create", "namespace", generate.NAMESPACE)
+        chart.must("create", "namespace", "team")
+        documents = list(yaml.safe_load_all(generate.render(*options)))
+        # The CRD first: kubectl learns of its kind at the next call only.
+        for first in (True, False):
+            part = [each for each in documents if (each["kind"] == "CustomResourceDefinition") is first]
+            chart.must(
+                *("apply", "--server-side", "--validate=strict", "-f", "-"),
+                objects={"apiVersion": "v1", "kind": "List", "items": part},
+            )
+        _wait_until_effective(chart)
+        yield chart
+
+
+def _wait_until_effective(chart: InstalledChart) -> None:
+    """The API server takes some seconds to enforce a new policy: wait until each has refused what it must."""
+    stranger = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe", "namespace": "team"}}
+    tenant = "policies-are-effective"
+    chart.grant(tenant, "team", MODEL_DEPLOYMENT_RULE)
+    image = {"image": "probe.invalid/probe"}
+    attempts: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+        ("conch-operator-writes", OPERATOR, stranger),
+        ("conch-references", tenant, model_deployment(serviceAccountName="probe")),
+        ("conch-runtime-images", "", model_deployment(runtime=image)),
+    )
+    for policy, user, objects in attempts:
+        until(
+            partial(_refuses, chart, policy, user, objects),
+            f"{policy} is enforced",
+            seconds=_POLICIES_EFFECTIVE_SECONDS,
+        )
+
+
+def _refuses(chart: InstalledChart, policy: str, user: str, objects: Mapping[str, Any]) -> bool:
+    return f"'{policy}'" in chart.run("create", "--dry-run=server", "-f", "-", by=user, objects=objects).stderr
+
+
+MODEL_DEPLOYMENT_RULE: Final[Mapping[str, Any]] = {
+    "apiGroups": ["conch.dev"],
+    "resources": ["modeldeployments"],
+    "verbs": ["get", "create", "update", "patch", "delete"],
+}
+"""All that the tenant of the threat model may do."""
+
+
+def model_deployment(
+    name: str = "sentiment", *, uri: str = "https://models.example.com/3.onnx", **spec: Any
+) -> dict[str, Any]:
+    """A ModelDeployment of the namespace `team`."""
+    return {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": name, "namespace": "team"},
+        "spec": {"model": {"version": 3, "source": {"uri": uri}}, **spec},
+    }

@@ -1,0 +1,82 @@
+"""The operator as a process of its own on this machine, against any API server."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+import yaml
+
+from tests.cluster.waiting import free_ports
+from tests.support.waiting import until
+
+_CONCH: Final = Path(sys.executable).with_name("conch")
+_SETTINGS: Final[dict[str, Any]] = {
+    "images": {"triton": "localhost/triton:dev", "agent": "localhost/conch:dev"},
+    "logLevel": "debug",
+}
+
+
+class OperatorProcess:
+    """`conch operator`; started on entering, killed on leaving if it still runs."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, *, name: str = "operator", **settings: Any) -> None:
+        (self.port,) = free_ports(1)
+        self._kubeconfig = kubeconfig
+        self._folder = folder
+        self._name = name
+        self._settings = {**_SETTINGS, **settings, "healthPort": self.port}
+        self.log = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it and wait until it knows the cluster."""
+        settings, key = self._folder / f"{self._name}.yaml", self._folder / "installation-key"
+        settings.write_text(yaml.safe_dump(self._settings))
+        key.write_text("k" * 64)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(str(_CONCH), "operator", "--settings", str(settings), "--installation-key", str(key)),
+                    *("--namespace", "conch-system"),
+                ],
+                env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        until(lambda: self.get("/readyz").startswith("ready"), f"{self._name} to be ready (log: {self.log})")
+
+    def get(self, path: str) -> str:
+        """Ask its health port."""
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False).text
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        lines = [line for line in self.get("/metrics").splitlines() if line.split("{")[0].split(" ")[0] == name]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def leads(self) -> bool:
+        """Whether this process is the leader."""
+        return self.metric("conch_leading") == 1
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def terminate(self) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=20)
