@@ -1,0 +1,1 @@
+"""The sidecar of a model pod: brings the assigned model onto the volume and into Triton, and says how it goes."""

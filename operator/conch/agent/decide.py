@@ -1,0 +1,164 @@
+"""What an agent does next: one pure function of what is wanted, on disk, in Triton, and what has failed.
+
+Nothing is remembered but failures. Whatever restarts (agent, Triton, both, with or without the volume), the same
+question is asked again, and an answer that is already true leads to no action.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from conch.api.assignment import AgentPhase, Assignment
+from conch.api.reasons import Reason
+
+LAYOUT_FORMAT = 1
+"""Part of every layout's key: raise it when the same assignment must be laid out differently."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The assignment, and the names under which its fetched tree and its layout are known on disk and in Triton."""
+
+    assignment: Assignment
+    fetch_key: str
+    layout_key: str
+
+    @classmethod
+    def of(cls, assignment: Assignment) -> "Wanted":
+        """Keys leave out what does not change the result: the revision's name and the policy (checked anew anyway)."""
+        fetch_key = _key(assignment.uri, assignment.digest)
+        config = assignment.config.to_wire()
+        parts = (LAYOUT_FORMAT, fetch_key, assignment.name, assignment.version, assignment.format.value, config)
+        return cls(assignment=assignment, fetch_key=fetch_key, layout_key=_key(*parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """What the volume holds, whole and verified."""
+
+    fetched: frozenset[str] = frozenset()
+    """Keys of fetched trees."""
+    layouts: tuple[tuple[str, str], ...] = ()
+    """(model name, layout key) of the repository's models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedVersion:
+    """A version in Triton's index that is or becomes loaded."""
+
+    name: str
+    version: str
+    state: str
+    ready: bool = False
+    layout: str | None = None
+    """Key of the layout that was really loaded, from the configuration that Triton runs with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What Triton says of itself."""
+
+    live: bool = False
+    versions: tuple[LoadedVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What went wrong with this assignment, until it goes right."""
+
+    stage: AgentPhase
+    reason: Reason
+    message: str
+    attempts: int
+    retry_at: float
+    """Seconds on the caller's monotonic clock."""
+    refetch: bool = False
+    """Whether the files may be other ones by now: a model that cannot be served is repaired under the same URI."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """Nothing to do now; look again at the next tick."""
+
+    phase: AgentPhase
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Bring the assigned files to the volume and verify them."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayOut:
+    """Make the model in the repository from the fetched tree."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Have Triton load what is laid out."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unload:
+    """Have Triton drop a model that is no longer assigned."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanUp:
+    """Remove fetched trees and models that are no longer assigned, now that the assigned one serves."""
+
+    wanted: Wanted
+
+
+Step = Idle | Fetch | LayOut | Load | Unload | CleanUp
+
+
+def next_step(*, wanted: Wanted | None, disk: Disk, server: Server, failure: Failure | None, now: float) -> Step:
+    """The one thing to do now. A failure that waits for its retry holds back every action but serving on."""
+    if wanted is None:
+        return Idle(phase=AgentPhase.STARTING, message="waiting for an assignment")
+    name = wanted.assignment.name
+    if serves(server, wanted):
+        if stray := next((v.name for v in server.versions if v.name != name and v.state == "READY"), None):
+            return Unload(name=stray)
+        loading = any(v.name != name for v in server.versions)
+        if not loading and (disk.fetched - {wanted.fetch_key} or any(n != name for n, _ in disk.layouts)):
+            return CleanUp(wanted=wanted)
+        return Idle(phase=AgentPhase.READY)
+    if failure is not None and now < failure.retry_at:
+        return Idle(phase=AgentPhase.FAILED, message=failure.message)
+    if failure is not None and failure.refetch:
+        return Fetch(wanted=wanted)
+    if (name, wanted.layout_key) not in disk.layouts:
+        return LayOut(wanted=wanted) if wanted.fetch_key in disk.fetched else Fetch(wanted=wanted)
+    if not server.live:
+        return Idle(phase=AgentPhase.LOADING, message="waiting for Triton to start")
+    if any(v.name == name and v.state == "LOADING" for v in server.versions):
+        return Idle(phase=AgentPhase.LOADING, message="Triton is loading the model")
+    return Load(wanted=wanted)
+
+
+def serves(server: Server, wanted: Wanted) -> bool:
+    """Whether exactly the assigned version, from exactly the assigned files and configuration, answers requests."""
+    ours = [v for v in server.versions if v.name == wanted.assignment.name and v.state != "UNLOADING"]
+    return (
+        server.live
+        and len(ours) == 1
+        and ours[0].version == str(wanted.assignment.version)
+        and ours[0].state == "READY"
+        and ours[0].ready
+        and ours[0].layout == wanted.layout_key
+    )
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,217 @@
+"""The agent's loop: look, decide, act, report. Called by the command `conch agent`."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from aiohttp.abc import AbstractResolver
+
+from conch.agent.assignment_file import AssignmentFile
+from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step
+from conch.agent.reporting import agent_log, make_report, phase_of
+from conch.agent.server import serve
+from conch.agent.settings import AgentSettings
+from conch.agent.steps import StepError, Steps
+from conch.agent.volume import Volume
+from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.reasons import Reason
+from conch.store import in_thread, without_query
+from conch.triton.client import TritonClient
+
+RETRY_FIRST_SECONDS = 2.0
+RETRY_MOST_SECONDS = 30.0
+REFETCH_BYTES_MOST = 64 << 20
+"""A model that cannot be served is fetched anew on each retry up to this size, unless its digest pins it."""
+_FAULTS_OF_THE_MODEL = (Reason.INVALID_MODEL, Reason.MODEL_LOAD_FAILED)
+
+
+async def run(settings: AgentSettings, *, resolver: AbstractResolver | None = None) -> None:
+    """Serve until SIGTERM or SIGINT (or cancellation); raises only what a restart of the container may cure."""
+    volume = Volume(settings.model_folder)
+    loop = asyncio.get_running_loop()
+    # Python's default grows with the node's cores; each thread costs memory beside every model.
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=3, thread_name_prefix="agent"))
+    stop = asyncio.Event()
+    with _signals(loop, stop):
+        async with TritonClient(settings.triton_address, settings.admin_key) as triton:
+            agent = Agent(settings, volume, triton, resolver)
+            runner = await serve(settings, agent.report)
+            try:
+                await in_thread(lambda _checkpoint: volume.prepare())
+                work = asyncio.ensure_future(agent.work())
+                stopped = asyncio.ensure_future(stop.wait())
+                try:
+                    await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in (work, stopped):
+                        task.cancel()
+                    results = await asyncio.gather(work, stopped, return_exceptions=True)
+                if isinstance(results[0], Exception):
+                    raise results[0]
+            finally:
+                await runner.cleanup()
+
+
+class Agent:
+    """One assigned model, from wherever it is to served."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        volume: Volume,
+        triton: TritonClient,
+        resolver: AbstractResolver | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._volume = volume
+        self._steps = Steps(settings, volume, triton, self._progress, resolver)
+        self._file = AssignmentFile(settings.assignment_file)
+        self._clock = clock
+        self._log = agent_log()
+        self._failure: Failure | None = None
+        self._wanted: Wanted | None = None
+        self._fetched: tuple[int, int | None] = (0, None)
+        self._report = AgentReport(phase=AgentPhase.STARTING)
+
+    def report(self) -> AgentReport:
+        """What the operator is told."""
+        bytes_now, total = self._fetched
+        if self._report.phase is AgentPhase.FETCHING:
+            return self._report.model_copy(update={"fetched_bytes": bytes_now, "total_bytes": total})
+        return self._report
+
+    async def work(self) -> None:
+        """Look, decide, act, for ever."""
+        while True:
+            problem = self._take_assignment()
+            server = await self._steps.observe(self._wanted)
+            disk = await asyncio.to_thread(self._volume.disk)
+            step = next_step(wanted=self._wanted, disk=disk, server=server, failure=self._failure, now=self._clock())
+            if isinstance(step, Idle) and step.phase is AgentPhase.READY:
+                self._failure = None
+            self._tell(step, problem)
+            if isinstance(step, Idle):
+                await asyncio.sleep(self._pause(server))
+            else:
+                await self._act(step)
+
+    def _take_assignment(self) -> str | None:
+        """Take what the file says; a changed assignment starts with a clean slate. Returns a problem with the file."""
+        read = self._file.read()
+        current = self._wanted.assignment if self._wanted else None
+        # Without a file the last assignment stays: a mount that is gone for a moment must not stop the serving.
+        if read.assignment is not None and read.assignment != current:
+            self._wanted = Wanted.of(read.assignment)
+            self._failure = None
+            self._fetched = (0, None)
+            self._log.info(
+                "assigned",
+                revision=read.assignment.revision,
+                model=read.assignment.name,
+                version=read.assignment.version,
+                uri=without_query(read.assignment.uri),
+            )
+        return read.problem
+
+    async def _act(self, step: Step) -> None:
+        """Carry out a step, unless the assignment changes meanwhile: then what it does is not wanted any more."""
+        started = self._clock()
+        task = asyncio.ensure_future(self._steps.run(step))
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=self._settings.poll_seconds)
+                if not task.done() and self._assignment_changed():
+                    task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        except StepError as error:
+            self._failed(step, error.reason, error.message)
+        except Exception as error:
+            self._log.exception("step_crashed", step=type(step).__name__)
+            self._failed(step, Reason.MODEL_LOAD_FAILED, f"the agent failed in an unexpected way: {error!r}")
+        else:
+            if self._failure and not task.cancelled():
+                done = self._failure.stage is phase_of(step)
+                self._failure = None if done else replace(self._failure, refetch=False)
+            self._log.info("step", step=type(step).__name__, seconds=round(self._clock() - started, 3))
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    def _assignment_changed(self) -> bool:
+        read = self._file.read()
+        return bool(read.assignment and self._wanted and read.assignment != self._wanted.assignment)
+
+    def _failed(self, step: Step, reason: Reason, message: str) -> None:
+        attempts = self._failure.attempts + 1 if self._failure else 1
+        pause = min(RETRY_MOST_SECONDS, RETRY_FIRST_SECONDS * 2 ** min(attempts - 1, 8))
+        pause *= random.uniform(0.75, 1.0)  # noqa: S311 - jitter
+        news = self._failure is None or (self._failure.reason, self._failure.message) != (reason, message)
+        self._failure = Failure(
+            stage=phase_of(step),
+            reason=reason,
+            message=message,
+            attempts=attempts,
+            retry_at=self._clock() + pause,
+            refetch=self._may_be_repaired(reason),
+        )
+        if news:
+            self._log.warning("failed", step=type(step).__name__, reason=reason.value, message=message)
+
+    def _may_be_repaired(self, reason: Reason) -> bool:
+        """Whether other files may lie at the source by now that would do better."""
+        if self._wanted is None or self._wanted.assignment.digest or reason not in _FAULTS_OF_THE_MODEL:
+            return False
+        record = self._volume.record(self._wanted.fetch_key)
+        return record is not None and record.bytes <= REFETCH_BYTES_MOST
+
+    def _tell(self, step: Step, problem: str | None) -> None:
+        """Publish the report that belongs to a step."""
+        wanted = self._wanted
+        report = make_report(
+            step=step,
+            wanted=wanted,
+            failure=self._failure,
+            record=self._volume.record(wanted.fetch_key) if wanted else None,
+            fetched=self._fetched,
+        )
+        if problem and report.phase is not AgentPhase.READY:
+            report = report.model_copy(
+                update={"phase": AgentPhase.FAILED, "reason": Reason.INVALID_SPEC, "message": problem[:2048]}
+            )
+        if report.phase is not self._report.phase:
+            self._log.info("phase", phase=report.phase.value, revision=report.revision)
+        self._report = report
+
+    def _progress(self, done: int, total: int | None) -> None:
+        self._fetched = (done, total)
+
+    def _pause(self, server: Server) -> float:
+        """Until the next look: the poll interval, a fifth of it while Triton starts, or a failure's retry if sooner."""
+        poll = self._settings.poll_seconds if server.live else self._settings.poll_seconds / 5
+        if self._failure is None:
+            return poll
+        return max(0.01, min(poll, self._failure.retry_at - self._clock()))
+
+
+@contextlib.contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; in a thread that may not handle signals (tests) nothing happens."""
+    taken = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError):
+            loop.add_signal_handler(number, stop.set)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,66 @@
+"""What the agent says of itself, to the operator and to its log."""
+
+from typing import Any
+
+import structlog
+
+from conch.agent.decide import CleanUp, Failure, Fetch, Idle, LayOut, Load, Step, Unload, Wanted
+from conch.agent.volume import Record
+from conch.api.assignment import AgentPhase, AgentReport
+
+MESSAGE_MOST = 2048
+
+
+def phase_of(step: Step) -> AgentPhase:
+    """The phase that a step belongs to."""
+    match step:
+        case Idle(phase=phase):
+            return phase
+        case Fetch():
+            return AgentPhase.FETCHING
+        case LayOut() | Load():
+            return AgentPhase.LOADING
+        case Unload() | CleanUp():
+            return AgentPhase.READY
+
+
+def make_report(
+    *,
+    step: Step,
+    wanted: Wanted | None,
+    failure: Failure | None,
+    record: Record | None,
+    fetched: tuple[int, int | None],
+) -> AgentReport:
+    """The report while `step` is done. A failure stays visible through its retries, until the model serves."""
+    phase = phase_of(step)
+    failed = failure if phase is not AgentPhase.READY else None
+    done, total = (record.bytes, record.bytes) if record else fetched
+    message = failed.message if failed else step.message if isinstance(step, Idle) else ""
+    return AgentReport(
+        phase=AgentPhase.FAILED if failed else phase,
+        revision=wanted.assignment.revision if wanted else "",
+        reason=failed.reason if failed else None,
+        message=_bounded(message),
+        digest=record.digest if record else None,
+        fetched_bytes=done,
+        total_bytes=total,
+    )
+
+
+def _bounded(message: str) -> str:
+    return message if len(message) <= MESSAGE_MOST else message[: MESSAGE_MOST - 1] + "…"
+
+
+def agent_log() -> Any:
+    """A logger that writes one JSON object per line to stdout."""
+    return structlog.wrap_logger(
+        structlog.PrintLogger(),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.BoundLogger,
+    )

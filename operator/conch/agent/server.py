@@ -1,0 +1,37 @@
+"""The agent's HTTP server: its report for the operator, and the probe that lets Triton start."""
+
+import hmac
+from collections.abc import Callable
+
+from aiohttp import web
+
+from conch.agent.settings import AgentSettings
+from conch.api.assignment import AgentReport
+
+
+def make_application(settings: AgentSettings, report: Callable[[], AgentReport]) -> web.Application:
+    """`GET /status` (with the admin key) and `GET /healthz` (open)."""
+    expected = f"Bearer {settings.admin_key}".encode()
+
+    async def status(request: web.Request) -> web.Response:
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, expected):
+            return web.Response(status=401, text="the admin key is needed: Authorization: Bearer KEY\n")
+        return web.json_response(text=report().model_dump_json(by_alias=True, exclude_none=True))
+
+    async def healthz(_request: web.Request) -> web.Response:
+        if settings.repository.is_dir():
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="the model repository is not there yet\n")
+
+    application = web.Application(client_max_size=1024)
+    application.add_routes([web.get("/status", status), web.get("/healthz", healthz)])
+    return application
+
+
+async def serve(settings: AgentSettings, report: Callable[[], AgentReport]) -> web.AppRunner:
+    """Start to listen; the caller cleans the runner up."""
+    runner = web.AppRunner(make_application(settings, report), access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.port).start()
+    return runner

@@ -1,0 +1,49 @@
+"""What an agent is told by its pod, and nothing more."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from conch.api import pod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """The agent's surroundings; the defaults are those of a model pod."""
+
+    admin_key: str = field(repr=False)
+    assignment_file: Path = Path(pod.ASSIGNMENT_FOLDER, pod.ASSIGNMENT_FILE)
+    model_folder: Path = Path(pod.MODEL_FOLDER)
+    claim_folder: Path = Path(pod.SOURCE_CLAIM_FOLDER)
+    host: str = "0.0.0.0"  # noqa: S104 - the operator and the kubelet's probes come from outside of the pod
+    port: int = pod.AGENT_PORT
+    triton_address: str = f"127.0.0.1:{pod.GRPC_PORT}"
+    poll_seconds: float = 1.0
+    load_timeout_seconds: float = 3600.0
+    limit_bytes: int = 1 << 40
+    """Bound on what one model takes on the volume, its archive included; the operator gives the volume's own limit."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Settings of this process; raises SystemExit with what is missing."""
+        key = env.get(pod.ADMIN_KEY_ENV, "")
+        if not key:
+            raise SystemExit(f"{pod.ADMIN_KEY_ENV} is not set: the agent runs in a model pod made by the operator")
+        defaults = cls(admin_key=key)
+        return cls(
+            admin_key=key,
+            assignment_file=Path(env.get("CONCH_ASSIGNMENT_FILE", defaults.assignment_file)),
+            model_folder=Path(env.get("CONCH_MODEL_FOLDER", defaults.model_folder)),
+            claim_folder=Path(env.get("CONCH_CLAIM_FOLDER", defaults.claim_folder)),
+            host=env.get("CONCH_AGENT_HOST", defaults.host),
+            port=int(env.get("CONCH_AGENT_PORT", defaults.port)),
+            triton_address=env.get("CONCH_TRITON_ADDRESS", defaults.triton_address),
+            limit_bytes=int(env.get(pod.MODEL_BYTES_ENV, defaults.limit_bytes)),
+        )
+
+    @property
+    def repository(self) -> Path:
+        """Triton's model repository: one folder, the assigned model."""
+        return self.model_folder / "repository"

@@ -1,0 +1,192 @@
+"""The hands of the agent: each step of decide.py carried out, with errors in the API's words."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import assert_never
+
+from aiohttp.abc import AbstractResolver
+
+from conch.agent.decide import CleanUp, Fetch, Idle, LayOut, Load, LoadedVersion, Server, Step, Unload, Wanted, serves
+from conch.agent.settings import AgentSettings
+from conch.agent.volume import Volume
+from conch.api.assignment import Assignment
+from conch.api.reasons import Reason
+from conch.store import Request, StoreError, fetch, in_thread
+from conch.triton.allowed import settle_backend
+from conch.triton.client import TritonClient
+from conch.triton.config_pbtxt import (
+    format_config,
+    is_ensemble,
+    loaded_layout,
+    parse_config,
+    served_config,
+)
+from conch.triton.errors import InvalidModelError, ModelNotAllowedError, TritonRefusedError, TritonUnavailableError
+from conch.triton.layout import CONFIG, DEFAULT_ONNX, Found, find_model, make_layout, plan_layout, read_tree
+from conch.triton.onnx_config import onnx_config
+from conch.triton.onnx_signature import read_signature
+
+Progress = Callable[[int, int | None], None]
+CONFIG_BYTES_MOST = 4 << 20
+_INTERESTING = ("READY", "LOADING", "UNLOADING")
+
+
+class StepError(Exception):
+    """A step that failed for a reason its user must know."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Steps:
+    """Carries out steps on one volume and one Triton."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        volume: Volume,
+        triton: TritonClient,
+        progress: Progress,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self._settings = settings
+        self._volume = volume
+        self._triton = triton
+        self._progress = progress
+        self._resolver = resolver
+
+    async def observe(self, wanted: Wanted | None) -> Server:
+        """What Triton says now; never raises."""
+        try:
+            entries = await self._triton.index()
+            versions = [
+                LoadedVersion(name=e.name, version=e.version, state=e.state) for e in entries if e.state in _INTERESTING
+            ]
+            if wanted:
+                versions = [await self._examined(v) if v.name == wanted.assignment.name else v for v in versions]
+            return Server(live=True, versions=tuple(versions))
+        except (TritonUnavailableError, TritonRefusedError):
+            return Server()
+
+    async def _examined(self, entry: LoadedVersion) -> LoadedVersion:
+        if entry.state != "READY":
+            return entry
+        version = int(entry.version)
+        ready = await self._triton.version_ready(entry.name, version)
+        layout = loaded_layout(await self._triton.config(entry.name, version))
+        return LoadedVersion(name=entry.name, version=entry.version, state=entry.state, ready=ready, layout=layout)
+
+    async def run(self, step: Step) -> None:
+        """Carry out one step; raises StepError."""
+        try:
+            match step:
+                case Fetch(wanted=wanted):
+                    await self._fetch(wanted)
+                case LayOut(wanted=wanted):
+                    await in_thread(lambda _checkpoint: self._lay_out(wanted))
+                case Load(wanted=wanted):
+                    await self._load(wanted)
+                case Unload(name=name):
+                    await self._triton.unload(name)
+                case CleanUp(wanted=wanted):
+                    await asyncio.to_thread(
+                        self._volume.clean_up, fetched=wanted.fetch_key, model=wanted.assignment.name
+                    )
+                case Idle():
+                    pass
+                case _:
+                    assert_never(step)
+        except StoreError as error:
+            raise StepError(error.reason, error.message) from error
+        except InvalidModelError as error:
+            raise StepError(Reason.INVALID_MODEL, str(error)) from error
+        except ModelNotAllowedError as error:
+            raise StepError(Reason.MODEL_NOT_ALLOWED, str(error)) from error
+        except TritonRefusedError as error:
+            raise StepError(Reason.MODEL_LOAD_FAILED, str(error)) from error
+        except TritonUnavailableError:
+            pass  # the next observation says so, and what to do follows from that
+        except OSError as error:
+            raise StepError(
+                Reason.SOURCE_UNREACHABLE,
+                f"the model volume cannot be used: {error.strerror or error}; it is tried again",
+            ) from error
+
+    async def _fetch(self, wanted: Wanted) -> None:
+        assignment = wanted.assignment
+        request = Request(
+            uri=assignment.uri,
+            digest=assignment.digest,
+            policy=assignment.source_policy,
+            claim_mount=self._settings.claim_folder,
+            limit_bytes=self._settings.limit_bytes,
+            progress=self._progress,
+        )
+        with self._volume.scratch() as folder:
+            _, digest = await fetch(request, folder, resolver=self._resolver)
+            await in_thread(lambda _checkpoint: self._keep(wanted, folder, digest))
+
+    def _keep(self, wanted: Wanted, folder: Path, digest: str) -> None:
+        before = self._volume.record(wanted.fetch_key)
+        if before is not None and before.digest == digest:
+            return
+        self._volume.drop_layout(wanted.layout_key)
+        self._volume.keep_fetched(wanted.fetch_key, folder, digest)
+
+    def _lay_out(self, wanted: Wanted) -> None:
+        assignment = wanted.assignment
+        fetched = self._volume.tree(wanted.fetch_key)
+        found = find_model(read_tree(fetched), name=assignment.name, format=assignment.format)
+        root = fetched / found.root
+        author = _author_config(found, root, assignment)
+        layout = plan_layout(found, version=assignment.version, is_ensemble=is_ensemble(author))
+        config = served_config(
+            author, assignment.config, name=assignment.name, version=assignment.version, layout=wanted.layout_key
+        )
+        settle_backend(config, layout.links, assignment.source_policy)
+        with self._volume.scratch() as folder:
+            model = folder / assignment.name
+            make_layout(layout, fetched, model)
+            (model / CONFIG).write_text(format_config(config))
+            self._volume.keep_layout(wanted.layout_key, model, assignment.name)
+
+    async def _load(self, wanted: Wanted) -> None:
+        name, version = wanted.assignment.name, wanted.assignment.version
+        try:
+            await self._triton.load(name, timeout_seconds=self._settings.load_timeout_seconds)
+        except TritonUnavailableError as error:
+            if await self._triton.live():
+                raise StepError(Reason.MODEL_LOAD_FAILED, str(error)) from error
+            raise
+        server = await self.observe(wanted)
+        if server.live and not serves(server, wanted):
+            # "Loaded" is Triton's answer also when it did nothing, or when the listed version does not exist.
+            state = next((f"is {v.state}" for v in server.versions if v.name == name), "is not in its index")
+            raise StepError(
+                Reason.MODEL_LOAD_FAILED,
+                f"Triton took the load of {name!r}, but version {version} does not serve: it {state}",
+            )
+
+
+def _author_config(found: Found, root: Path, assignment: Assignment) -> object:
+    """The configuration the model came with, or one derived from its graph, or an empty one that Triton completes."""
+    if found.has_config:
+        with (root / CONFIG).open("rb") as stream:
+            content = stream.read(CONFIG_BYTES_MOST + 1)
+        if len(content) > CONFIG_BYTES_MOST:
+            raise InvalidModelError(f"the model's {CONFIG} has more than {CONFIG_BYTES_MOST} bytes; make it smaller")
+        try:
+            return parse_config(content.decode())
+        except UnicodeDecodeError as error:
+            raise InvalidModelError(f"the model's {CONFIG} is not UTF-8 text") from error
+    graph = found.onnx or f"{assignment.version}/{DEFAULT_ONNX}"
+    if graph not in found.tree.files:
+        return parse_config("")
+    return onnx_config(
+        read_signature(root / graph),
+        filename=Path(graph).name,
+        max_batch_size=assignment.config.max_batch_size,
+    )

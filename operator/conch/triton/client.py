@@ -1,0 +1,105 @@
+"""The few calls of Triton's gRPC API that the agent makes, typed, each with a timeout.
+
+Authentication is the restricted-API header: over gRPC its name has the prefix `triton-grpc-protocol-`.
+"""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from conch.api.pod import ADMIN_KEY_HEADER
+from conch.triton.errors import TritonRefusedError, TritonUnavailableError
+
+CALL_SECONDS: Final = 5.0
+_GONE: Final = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexEntry:
+    """A version of a model as the repository index tells it; `version` and `state` are empty for one never loaded."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class TritonClient:
+    """One Triton server, on loopback. Use as an async context manager inside a running event loop."""
+
+    def __init__(self, address: str, admin_key: str) -> None:
+        # Here, not at the top: numpy and the stubs are 15 MiB, of which `conch operator` needs nothing.
+        from tritonclient.grpc.aio import InferenceServerClient
+
+        # A failed start of Triton must not leave the channel waiting for the two minutes of gRPC's own back-off.
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+        self._client: Any = InferenceServerClient(
+            address,
+            channel_args=[*options, ("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 16 << 20)],
+        )
+        self._headers = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": admin_key}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def live(self) -> bool:
+        """Whether the server answers; never raises."""
+        try:
+            return bool(await _answer(self._client.is_server_live(client_timeout=CALL_SECONDS)))
+        except (TritonRefusedError, TritonUnavailableError):
+            return False
+
+    async def index(self) -> tuple[IndexEntry, ...]:
+        """All models of the repository with the state of their versions."""
+        response = await _answer(
+            self._client.get_model_repository_index(headers=self._headers, client_timeout=CALL_SECONDS)
+        )
+        return tuple(
+            IndexEntry(name=m.name, version=m.version, state=m.state, reason=m.reason) for m in response.models
+        )
+
+    async def version_ready(self, name: str, version: int) -> bool:
+        """Whether exactly this version answers inference."""
+        try:
+            return bool(await _answer(self._client.is_model_ready(name, str(version), client_timeout=CALL_SECONDS)))
+        except TritonRefusedError:
+            return False  # how Triton says that it does not know the model
+
+    async def config(self, name: str, version: int) -> Any:
+        """The configuration that a loaded version runs with (a model_config_pb2.ModelConfig)."""
+        response = await _answer(
+            self._client.get_model_config(name, str(version), headers=self._headers, client_timeout=CALL_SECONDS)
+        )
+        return response.config
+
+    async def load(self, name: str, *, timeout_seconds: float, config: str | None = None) -> None:
+        """Load or reload a model as it lies in the repository; `config` (JSON) replaces its config.pbtxt.
+
+        Returns when it is loaded; raises TritonRefusedError with Triton's own words. Note that success may also mean
+        that Triton saw no change and did nothing.
+        """
+        await _answer(
+            self._client.load_model(name, headers=self._headers, config=config, client_timeout=timeout_seconds)
+        )
+
+    async def unload(self, name: str) -> None:
+        """Begin to unload all versions of a model."""
+        await _answer(self._client.unload_model(name, headers=self._headers, client_timeout=CALL_SECONDS))
+
+
+async def _answer(call: Awaitable[Any]) -> Any:
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        return await call
+    except InferenceServerException as error:
+        message = error.message() or "no message"
+        # Triton itself never answers UNAVAILABLE on these calls: it is gRPC saying that nobody listens.
+        kind = TritonUnavailableError if error.status() in _GONE else TritonRefusedError
+        raise kind(message) from error

@@ -1,0 +1,181 @@
+"""Which of a fetched model's files go where in Triton's repository: pure planning over a listing, and one edge.
+
+A repository must hold nothing but the one model: Triton takes any foreign folder for a model. So only what is
+recognised is laid out, as `<name>/config.pbtxt`, `<name>/<version>/...` and the model's other files.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from conch.api.model import ModelFormat
+from conch.triton.errors import InvalidModelError
+
+CONFIG: Final = "config.pbtxt"
+ONNX_SUFFIX: Final = ".onnx"
+DEFAULT_ONNX: Final = "model.onnx"
+_VERSION: Final = re.compile(r"[1-9][0-9]*")
+_LISTED_MOST: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A fetched tree: relative posix paths of its files and of its folders."""
+
+    files: frozenset[str]
+    folders: frozenset[str]
+
+    @classmethod
+    def of(cls, files: Iterable[str], folders: Iterable[str] = ()) -> "Tree":
+        """A tree from file names; the folders they lie in are added."""
+        names = frozenset(files)
+        parents = {str(p) for name in (*names, *folders) for p in PurePosixPath(name).parents if str(p) != "."}
+        return cls(files=names, folders=frozenset(folders) | parents)
+
+    def below(self, folder: str) -> "Tree":
+        """The tree inside a folder."""
+        start = f"{folder}/"
+        return Tree(
+            files=frozenset(f.removeprefix(start) for f in self.files if f.startswith(start)),
+            folders=frozenset(f.removeprefix(start) for f in self.folders if f.startswith(start)),
+        )
+
+    @property
+    def top_files(self) -> list[str]:
+        """Files directly in the tree's root."""
+        return sorted(f for f in self.files if "/" not in f)
+
+    @property
+    def top_folders(self) -> list[str]:
+        """Folders directly in the tree's root."""
+        return sorted(f for f in self.folders if "/" not in f)
+
+    @property
+    def versions(self) -> list[int]:
+        """Version folders directly in the tree's root."""
+        return sorted(int(f) for f in self.top_folders if _VERSION.fullmatch(f))
+
+    @property
+    def is_model(self) -> bool:
+        """Whether this is a Triton model directory."""
+        return CONFIG in self.files or bool(self.versions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The model within a fetched tree."""
+
+    root: str
+    """Folder of the model within the fetched tree; empty for the tree itself."""
+    tree: Tree
+    """What lies below `root`."""
+    onnx: str | None
+    """For a bare graph: its file below `root`. None for a Triton model directory."""
+
+    @property
+    def has_config(self) -> bool:
+        """Whether the model's author gave a config.pbtxt."""
+        return self.onnx is None and CONFIG in self.tree.files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What to put into `<repository>/<name>`: target -> source in the fetched tree, and its version folder."""
+
+    links: dict[str, str]
+    version_folder: str
+
+
+def find_model(tree: Tree, *, name: str, format: ModelFormat) -> Found:
+    """Recognise the model `name` in a fetched tree; raises InvalidModelError."""
+    for root in ("", *_wrapping_folder(tree)):
+        inner = tree.below(root) if root else tree
+        prefix = f"{root}/" if root else ""
+        if format is not ModelFormat.ONNX:
+            if inner.is_model:
+                return Found(root=root, tree=inner, onnx=None)
+            models = [folder for folder in inner.top_folders if inner.below(folder).is_model]
+            if name in models:
+                return Found(root=prefix + name, tree=inner.below(name), onnx=None)
+            if len(models) > 1:
+                raise InvalidModelError(
+                    f"the source holds the models {_listed(models)} but none named {name!r}; "
+                    "set spec.model.name to the one to serve"
+                )
+        if format is not ModelFormat.REPOSITORY and (graph := _graph(inner, format)):
+            return Found(root=root, tree=inner, onnx=graph)
+    wanted = {
+        ModelFormat.AUTO: "a Triton model directory (config.pbtxt and version folders), a repository or one .onnx file",
+        ModelFormat.REPOSITORY: "a Triton model directory (config.pbtxt and version folders) or a repository",
+        ModelFormat.ONNX: "one .onnx file",
+    }[format]
+    raise InvalidModelError(f"the source holds {_listed(sorted(tree.files))}; expected is {wanted}")
+
+
+def plan_layout(found: Found, *, version: int, is_ensemble: bool = False) -> Layout:
+    """Select exactly one version of the model; raises InvalidModelError if it is not there.
+
+    An ensemble's version folder is empty by nature and gets lost in archives and object stores: it is made anew.
+    """
+    prefix = f"{found.root}/" if found.root else ""
+    folder = str(version)
+    if found.onnx is not None:
+        # Beside the graph only its external data can lie: taken along, under the names that the graph mentions.
+        links = {f"{folder}/{file}": prefix + file for file in found.tree.top_files}
+        return Layout(links=links, version_folder=folder)
+    if version not in found.tree.versions and not is_ensemble:
+        there = _listed([str(v) for v in found.tree.versions]) or "none"
+        raise InvalidModelError(
+            f"the model has no version {version}; it has {there}; set spec.model.version to one of them"
+        )
+    links = {file: prefix + file for file in found.tree.files if file != CONFIG and not _is_other_version(file, folder)}
+    return Layout(links=links, version_folder=folder)
+
+
+def read_tree(folder: Path) -> Tree:
+    """The listing of a folder on disk."""
+    files, folders = [], []
+    for parent, names, leaves in os.walk(folder):
+        relative = Path(parent).relative_to(folder)
+        files += [(relative / leaf).as_posix() for leaf in leaves]
+        folders += [(relative / name).as_posix() for name in names]
+    return Tree(files=frozenset(files), folders=frozenset(folders))
+
+
+def make_layout(layout: Layout, fetched: Path, target: Path) -> None:
+    """Put a layout into `target` (which must not exist) by hard links: no copy, and the fetched tree stays whole."""
+    (target / layout.version_folder).mkdir(parents=True)
+    for name, source in sorted(layout.links.items()):
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.hardlink_to(fetched / source)
+
+
+def _is_other_version(file: str, version: str) -> bool:
+    top = file.partition("/")[0]
+    return top != version and _VERSION.fullmatch(top) is not None
+
+
+def _wrapping_folder(tree: Tree) -> list[str]:
+    """The one folder that everything lies in, as `tar czf model.tar.gz model/` makes it."""
+    return tree.top_folders if len(tree.top_folders) == 1 and not tree.top_files else []
+
+
+def _graph(tree: Tree, format: ModelFormat) -> str | None:
+    graphs = [file for file in tree.top_files if file.endswith(ONNX_SUFFIX)]
+    if len(graphs) > 1:
+        raise InvalidModelError(f"the source holds the graphs {_listed(graphs)}; put one into each source")
+    if graphs:
+        return graphs[0]
+    if format is ModelFormat.ONNX and len(tree.top_files) == 1 and not tree.top_folders:
+        return tree.top_files[0]
+    return None
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    shown = ", ".join(every[:_LISTED_MOST])
+    return f"{shown} and {len(every) - _LISTED_MOST} more" if len(every) > _LISTED_MOST else shown or "no file"

@@ -1,0 +1,80 @@
+"""A model pod without Kubernetes: Triton and the agent as processes, and a file server, all on loopback."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from conch.api.assignment import Assignment
+from conch.api.source import SourcePolicy
+from tests.contract.processes import Agent, Triton, until
+from tests.images.triton import assemble
+
+POLICY = SourcePolicy(http_hosts=("127.0.0.1",), private_hosts=("127.0.0.1",))
+
+
+@dataclass(slots=True)
+class FileServer:
+    """Serves `files` by path and counts the requests for each."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.requests[request.path] += 1
+        content = self.files.get(request.path)
+        return web.Response(status=404) if content is None else web.Response(body=content)
+
+    def assignment(self, path: str, **changes: Any) -> Assignment:
+        """An assignment of the model at `path`."""
+        fields: dict[str, Any] = {"revision": "r1", "name": "classifier", "version": 1, "source_policy": POLICY}
+        return Assignment(uri=f"{self.url}{path}", **(fields | changes))
+
+
+@pytest.fixture
+async def files() -> AsyncIterator[FileServer]:
+    server = FileServer()
+    application = web.Application()
+    application.router.add_get("/{path:.*}", server.answer)
+    async with TestServer(application, host="127.0.0.1") as running:
+        server.url = f"http://127.0.0.1:{running.port}"
+        yield server
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """The two containers of a model pod."""
+
+    agent: Agent
+    triton: Triton
+
+    async def start(self) -> None:
+        """As the kubelet does: the agent first, Triton once the agent's startup probe is good."""
+        self.agent.start(self.triton)
+
+        async def there() -> bool | None:
+            return (self.agent.volume / "repository").is_dir() or None
+
+        await until("the repository folder", there)
+        self.triton.start()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server_tree() -> Path:
+    """Assemble the server once, before any test's clock runs."""
+    return assemble.cached_server()
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    agent = Agent(tmp_path)
+    pod = Pod(agent=agent, triton=Triton(tmp_path, agent.volume / "repository"))
+    yield pod
+    agent.stop()
+    pod.triton.stop(9)

@@ -1,0 +1,179 @@
+"""The two processes of a model pod on loopback: the real Triton with the pod's command line, and the agent."""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from conch.api.assignment import AgentPhase, AgentReport, Assignment
+from conch.api.triton_arguments import triton_arguments
+from tests.images.triton import assemble
+
+ADMIN_KEY = "0123456789abcdef-test-key"
+WAIT_SECONDS = 60
+AGENT = (
+    "import asyncio; from conch.agent.main import run; from conch.agent.settings import AgentSettings; "
+    "asyncio.run(run(AgentSettings.from_env()))"
+)
+IMAGE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
+"""As operator/Dockerfile sets it."""
+T = TypeVar("T")
+
+
+_candidates = itertools.count(20000 + os.getpid() % 9000)
+
+
+def free_port() -> int:
+    """A port nobody listens on now, outside of the range from which the kernel gives ports to others meanwhile."""
+    for port in _candidates:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
+
+
+async def until(what: str, ask: Callable[[], Awaitable[T | None]], seconds: float = WAIT_SECONDS) -> T:
+    """Ask until there is an answer; fails with what was waited for."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (answer := await ask()) is not None:
+            return answer
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+class Process:
+    """A child process with its output in a file."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self, command: list[str], env: dict[str, str]) -> None:
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        """Signal, and wait for the end; returns the seconds it took."""
+        if self.process is None:
+            return 0.0
+        started = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(timeout=40)
+        if number == signal.SIGKILL:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # Triton's Python stubs outlive a killed parent for a while
+        self.process = None
+        return time.monotonic() - started
+
+    def resident_mib(self) -> float:
+        """Resident memory now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+class Triton(Process):
+    """tritonserver 2.51."""
+
+    def __init__(self, folder: Path, repository: Path) -> None:
+        super().__init__(folder / "triton.log")
+        self.http, self.grpc, self.metrics = free_port(), free_port(), free_port()
+        self._repository = repository
+
+    def start(self) -> None:
+        tree = assemble.cached_server()
+        arguments = triton_arguments(
+            repository=str(self._repository),
+            admin_key=ADMIN_KEY,
+            exit_timeout_seconds=5,
+            http_port=self.http,
+            grpc_port=self.grpc,
+            metrics_port=self.metrics,
+            address="127.0.0.1",
+        )
+        command = [str(tree / "bin" / "tritonserver"), *arguments, *assemble.server_arguments(tree)]
+        self.spawn(command, os.environ | assemble.environment(tree))
+
+
+class Agent(Process):
+    """The agent on its own volume, told by an assignment file as the kubelet mounts it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "agent.log")
+        self.port = free_port()
+        self.volume = folder / "volume"
+        self.claim = folder / "claim"
+        self.assignment = folder / "assignment" / "assignment.json"
+        self.assignment.parent.mkdir()
+
+    def start(self, triton: Triton) -> None:
+        self.spawn(
+            [sys.executable, "-c", AGENT],
+            os.environ
+            | {
+                **IMAGE_ENVIRONMENT,
+                "CONCH_ADMIN_KEY": ADMIN_KEY,
+                "CONCH_ASSIGNMENT_FILE": str(self.assignment),
+                "CONCH_MODEL_FOLDER": str(self.volume),
+                "CONCH_CLAIM_FOLDER": str(self.claim),
+                "CONCH_AGENT_HOST": "127.0.0.1",
+                "CONCH_AGENT_PORT": str(self.port),
+                "CONCH_TRITON_ADDRESS": f"127.0.0.1:{triton.grpc}",
+            },
+        )
+
+    def assign(self, assignment: Assignment) -> None:
+        """Swap the file atomically, as the kubelet does."""
+        fresh = self.assignment.with_suffix(".new")
+        fresh.write_text(assignment.model_dump_json(by_alias=True))
+        fresh.rename(self.assignment)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the agent logged; every line must be JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    async def report(self, key: str = ADMIN_KEY) -> AgentReport | None:
+        """Its report, or None while it does not listen."""
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+            try:
+                async with session.get(f"http://127.0.0.1:{self.port}/status") as response:
+                    assert response.status == 200, response.status
+                    return AgentReport.model_validate_json(await response.text())
+            except aiohttp.ClientConnectionError:
+                return None
+
+    async def until_phase(self, phase: AgentPhase, seconds: float = WAIT_SECONDS) -> AgentReport:
+        """Wait for a phase."""
+        return await self.until(lambda report: report.phase is phase, seconds)
+
+    async def until(self, wanted: Callable[[AgentReport], bool], seconds: float = WAIT_SECONDS) -> AgentReport:
+        """Wait for a report."""
+        last: AgentReport | None = None
+
+        async def ask() -> AgentReport | None:
+            nonlocal last
+            last = await self.report()
+            return last if last and wanted(last) else None
+
+        try:
+            return await until("the agent's report", ask, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last: {last}; log: {self.log.read_text()[-3000:]}") from None

@@ -1,0 +1,274 @@
+"""The agent against the real Triton: one test per behaviour of a model pod."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+from tritonclient.utils import InferenceServerException
+
+from conch.api.assignment import AgentPhase
+from conch.api.model import DynamicBatching, InstanceGroup, ModelConfig
+from conch.api.reasons import Reason
+from conch.store import tree_digest
+from tests.contract.conftest import FileServer, Pod
+from tests.contract.models import CONFIG, Floats, classifier, scores_of, written
+from tests.contract.processes import ADMIN_KEY, until
+from tests.support.archives import tar_gz
+
+pytestmark = pytest.mark.contract
+
+X = np.linspace(-2, 2, 20, dtype=np.float32).reshape(5, 4)
+AGENT_MIB_MOST = 100
+
+
+def infer_grpc(pod: Pod, name: str = "classifier") -> Floats:
+    client = triton_grpc.InferenceServerClient(f"127.0.0.1:{pod.triton.grpc}")
+    try:
+        tensor = triton_grpc.InferInput("x", list(X.shape), "FP32")
+        tensor.set_data_from_numpy(X)
+        return np.asarray(client.infer(name, [tensor]).as_numpy("scores"))
+    finally:
+        client.close()
+
+
+async def infer_http(pod: Pod, name: str = "classifier") -> Floats:
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": X.shape, "data": X.flatten().tolist()}]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://127.0.0.1:{pod.triton.http}/v2/models/{name}/infer", json=body) as response,
+    ):
+        answer = await response.json()
+        assert response.status == 200, answer
+        (output,) = answer["outputs"]
+        return np.asarray(output["data"], dtype=np.float32).reshape(output["shape"])
+
+
+def loads(pod: Pod) -> int:
+    """How often the agent has loaded something, by its own log over all its lives."""
+    return sum(event.get("step") == "Load" for event in pod.agent.events())
+
+
+async def test_a_bare_onnx_is_fetched_loaded_and_answers_as_onnxruntime_does(pod: Pod, files: FileServer) -> None:
+    model = files.files["/m/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/m/model.onnx?signature=secret"))
+    started = time.monotonic()
+    await pod.start()
+    report = await pod.agent.until_phase(AgentPhase.READY)
+    seconds = time.monotonic() - started
+    assert (report.revision, report.reason, report.fetched_bytes) == ("r1", None, len(model))
+    np.testing.assert_allclose(infer_grpc(pod), scores_of(model, X), rtol=1e-5)
+    np.testing.assert_allclose(await infer_http(pod), scores_of(model, X), rtol=1e-5)
+    resident = pod.agent.resident_mib()
+    print(f"\nagent: {resident:.0f} MiB resident after serving; both processes started -> Ready {seconds:.2f} s")
+    assert resident <= AGENT_MIB_MOST
+    log = pod.agent.log.read_text()
+    assert "secret" not in log
+    assert ADMIN_KEY not in log
+
+
+async def test_a_repository_archive_with_its_digest_and_overrides(pod: Pod, files: FileServer, tmp_path: Path) -> None:
+    model = classifier()
+    tree = tmp_path / "tree"
+    content = {
+        "models/classifier/config.pbtxt": CONFIG.encode() + b'model_warmup { name: "w" batch_size: 1 }',
+        "models/classifier/1/model.onnx": classifier(9),
+        "models/classifier/2/model.onnx": model,
+        "models/other/1/model.onnx": b"x",
+    }
+    for name, data in content.items():
+        written(tree / name, data)
+    files.files["/m.tar.gz"] = tar_gz(content)
+    config = ModelConfig(
+        max_batch_size=8,
+        dynamic_batching=DynamicBatching(max_queue_size=7),
+        instance_groups=(InstanceGroup(count=2),),
+        parameters={"intra_op_thread_count": "1"},
+    )
+    pod.agent.assign(files.assignment("/m.tar.gz", version=2, digest=tree_digest(tree), config=config))
+    await pod.start()
+    assert (await pod.agent.until_phase(AgentPhase.READY)).digest == tree_digest(tree)
+    np.testing.assert_allclose(infer_grpc(pod), scores_of(model, X), rtol=1e-5)
+    client = triton_grpc.InferenceServerClient(f"127.0.0.1:{pod.triton.grpc}")
+    headers = {"triton-grpc-protocol-conch-admin-key": ADMIN_KEY}
+    running = client.get_model_config("classifier", headers=headers).config
+    index = client.get_model_repository_index(headers=headers).models
+    client.close()
+    assert (running.max_batch_size, running.dynamic_batching.default_queue_policy.max_queue_size) == (8, 7)
+    assert ([g.count for g in running.instance_group], list(running.model_warmup)) == ([2], [])
+    assert [(m.name, m.version, m.state) for m in index] == [("classifier", "2", "READY")]
+
+
+async def test_a_claim_is_copied(pod: Pod, files: FileServer) -> None:
+    model = classifier()
+    written(pod.agent.claim / "models" / "classifier" / "1" / "model.onnx", model)
+    written(pod.agent.claim / "models" / "classifier" / "config.pbtxt", CONFIG.encode())
+    pod.agent.assign(files.assignment("/").model_copy(update={"uri": "pvc://models-claim/models/classifier"}))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    np.testing.assert_allclose(infer_grpc(pod), scores_of(model, X), rtol=1e-5)
+
+
+@pytest.mark.parametrize("repair", ["in place", "elsewhere"])
+async def test_a_model_that_triton_refuses_is_reported_in_tritons_words_and_heals(
+    pod: Pod, files: FileServer, repair: str
+) -> None:
+    files.files["/m.tar.gz"] = tar_gz({"config.pbtxt": CONFIG.encode(), "1/model.onnx": b"this is no graph"})
+    pod.agent.assign(files.assignment("/m.tar.gz"))
+    await pod.start()
+    report = await pod.agent.until_phase(AgentPhase.FAILED)
+    assert report.reason is Reason.MODEL_LOAD_FAILED
+    assert "INVALID_PROTOBUF" in report.message or "Protobuf parsing failed" in report.message, report.message
+    if repair == "in place":
+        files.files["/m.tar.gz"] = tar_gz({"config.pbtxt": CONFIG.encode(), "1/model.onnx": classifier()})
+    else:
+        files.files["/good.tar.gz"] = tar_gz({"config.pbtxt": CONFIG.encode(), "1/model.onnx": classifier()})
+        pod.agent.assign(files.assignment("/good.tar.gz", revision="r2"))
+    assert (await pod.agent.until_phase(AgentPhase.READY)).revision == ("r1" if repair == "in place" else "r2")
+    assert infer_grpc(pod).shape == (5, 3)
+
+
+async def test_a_wrong_digest_loads_nothing(pod: Pod, files: FileServer) -> None:
+    files.files["/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/model.onnx", digest=f"sha256:{'0' * 64}"))
+    await pod.start()
+    report = await pod.agent.until_phase(AgentPhase.FAILED)
+    assert report.reason is Reason.DIGEST_MISMATCH
+    assert list((pod.agent.volume / "repository").iterdir()) == []
+    assert loads(pod) == 0
+
+
+async def test_a_missing_source_is_reported_and_heals_when_it_appears(pod: Pod, files: FileServer) -> None:
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.start()
+    report = await pod.agent.until_phase(AgentPhase.FAILED)
+    assert (report.reason, "/model.onnx" in report.message) == (Reason.SOURCE_NOT_FOUND, True)
+    files.files["/model.onnx"] = classifier()
+    await pod.agent.until_phase(AgentPhase.READY)
+
+
+async def test_triton_killed_is_loaded_again_without_a_fetch(pod: Pod, files: FileServer) -> None:
+    files.files["/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    pod.triton.stop(signal.SIGKILL)
+    await pod.agent.until(lambda report: report.phase is not AgentPhase.READY)
+    started = time.monotonic()
+    pod.triton.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    print(f"\nTriton restarted -> Ready {time.monotonic() - started:.2f} s")
+    assert infer_grpc(pod).shape == (5, 3)
+    assert (files.requests["/model.onnx"], loads(pod)) == (1, 2)
+
+
+async def test_an_agent_killed_neither_fetches_nor_loads_again(pod: Pod, files: FileServer) -> None:
+    files.files["/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    pod.agent.stop(signal.SIGKILL)
+    (pod.agent.volume / "tmp" / "left-over").mkdir()
+    pod.agent.start(pod.triton)
+    await pod.agent.until_phase(AgentPhase.READY)
+    assert (files.requests["/model.onnx"], loads(pod)) == (1, 1)
+    assert list((pod.agent.volume / "tmp").iterdir()) == []
+    # The policy may change under a running pod: what is verified is not fetched again.
+    policy = files.assignment("/").source_policy.model_copy(update={"allowed_hosts": ("elsewhere.example",)})
+    pod.agent.assign(files.assignment("/model.onnx", source_policy=policy, revision="r2"))
+    await pod.agent.until(lambda report: report.revision == "r2" and report.phase is AgentPhase.READY)
+    assert (files.requests["/model.onnx"], loads(pod)) == (1, 1)
+
+
+async def test_a_new_assignment_replaces_the_model_and_removes_the_old_one(pod: Pod, files: FileServer) -> None:
+    second = classifier(2)
+    files.files |= {"/a/model.onnx": classifier(1), "/b/model.onnx": second}
+    pod.agent.assign(files.assignment("/a/model.onnx"))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    pod.agent.assign(files.assignment("/b/model.onnx", revision="r2", version=3, name="other"))
+    await pod.agent.until(lambda report: report.revision == "r2" and report.phase is AgentPhase.READY)
+    np.testing.assert_allclose(infer_grpc(pod, "other"), scores_of(second, X), rtol=1e-5)
+
+    async def tidy() -> bool | None:
+        models = [entry.name for entry in (pod.agent.volume / "repository").iterdir()]
+        return (models == ["other"] and len(list((pod.agent.volume / "fetched").iterdir())) == 1) or None
+
+    await until("the old model to be gone", tidy)
+    with pytest.raises(InferenceServerException):
+        infer_grpc(pod)
+
+
+async def test_the_same_version_from_other_files_is_really_loaded(pod: Pod, files: FileServer) -> None:
+    second = classifier(2)
+    files.files |= {"/a/model.onnx": classifier(1), "/b/model.onnx": second}
+    pod.agent.assign(files.assignment("/a/model.onnx"))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    pod.agent.assign(files.assignment("/b/model.onnx", revision="r2"))
+    await pod.agent.until(lambda report: report.revision == "r2" and report.phase is AgentPhase.READY)
+    np.testing.assert_allclose(infer_grpc(pod), scores_of(second, X), rtol=1e-5)
+
+
+async def test_status_needs_the_key_and_healthz_does_not(pod: Pod) -> None:
+    pod.agent.start(pod.triton)
+    await pod.agent.until_phase(AgentPhase.STARTING)
+    base = f"http://127.0.0.1:{pod.agent.port}"
+    async with aiohttp.ClientSession() as session:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": ADMIN_KEY}):
+            async with session.get(f"{base}/status", headers=headers) as response:
+                assert response.status == 401
+
+        async def healthy() -> bool | None:
+            async with session.get(f"{base}/healthz") as response:
+                return response.status == 200 or None
+
+        await until("healthz", healthy)
+    assert pod.agent.stop() < 1
+
+
+async def test_tritons_repository_api_is_closed_without_the_key(pod: Pod, files: FileServer) -> None:
+    files.files["/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    base = f"http://127.0.0.1:{pod.triton.http}/v2"
+    calls = [("POST", "/repository/models/classifier/unload"), ("POST", "/repository/index"), ("GET", "/logging")]
+    calls += [("GET", "/models/classifier/config"), ("GET", "/systemsharedmemory/status"), ("GET", "/trace/setting")]
+    async with aiohttp.ClientSession() as session:
+        for method, path in calls:
+            for headers in ({}, {"conch-admin-key": "wrong"}):
+                async with session.request(method, base + path, headers=headers) as response:
+                    assert response.status in (401, 403), (path, response.status, await response.text())
+    for client in _grpc(pod):
+        with pytest.raises(InferenceServerException, match=r"restricted|UNAVAILABLE"):
+            client.unload_model("classifier")
+        with pytest.raises(InferenceServerException, match=r"restricted|UNAVAILABLE"):
+            client.get_model_repository_index(headers={"triton-grpc-protocol-conch-admin-key": "wrong"})
+    assert infer_grpc(pod).shape == (5, 3)
+
+
+def _grpc(pod: Pod) -> Iterator[triton_grpc.InferenceServerClient]:
+    client = triton_grpc.InferenceServerClient(f"127.0.0.1:{pod.triton.grpc}")
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+async def test_an_invalid_assignment_is_reported_and_its_repair_acted_on(pod: Pod, files: FileServer) -> None:
+    pod.agent.assignment.write_text(json.dumps({"revision": "r1", "uri": "https://h/x?token=secret", "surprise": 1}))
+    await pod.start()
+    report = await pod.agent.until_phase(AgentPhase.FAILED)
+    assert (report.reason, "surprise" in report.message) == (Reason.INVALID_SPEC, True)
+    assert "secret" not in report.message
+    files.files["/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.agent.until_phase(AgentPhase.READY)
+    await asyncio.to_thread(pod.agent.stop)

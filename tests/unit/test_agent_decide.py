@@ -1,0 +1,198 @@
+"""The agent's one decision: rules one by one, and in worlds where anything restarts or fails at any time."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conch.agent.decide import (
+    CleanUp,
+    Disk,
+    Failure,
+    Fetch,
+    Idle,
+    LayOut,
+    Load,
+    LoadedVersion,
+    Server,
+    Step,
+    Unload,
+    Wanted,
+    next_step,
+    serves,
+)
+from conch.api.assignment import AgentPhase, Assignment
+from conch.api.model import DynamicBatching, ModelConfig, ModelFormat
+from conch.api.reasons import Reason
+from conch.api.source import SourcePolicy
+
+ASSIGNMENT = Assignment(revision="r1", name="mlp", version=2, uri="https://h.example/m.onnx")
+WANTED = Wanted.of(ASSIGNMENT)
+FETCHED = Disk(fetched=frozenset({WANTED.fetch_key}))
+LAID_OUT = replace(FETCHED, layouts=(("mlp", WANTED.layout_key),))
+GOOD = LoadedVersion(name="mlp", version="2", state="READY", ready=True, layout=WANTED.layout_key)
+EMPTY = Server(live=True)
+SERVING = Server(live=True, versions=(GOOD,))
+FAILURE = Failure(stage=AgentPhase.LOADING, reason=Reason.MODEL_LOAD_FAILED, message="why", attempts=1, retry_at=10.0)
+
+
+def decide(disk: Disk = LAID_OUT, server: Server = EMPTY, failure: Failure | None = None, now: float = 0.0) -> Step:
+    return next_step(wanted=WANTED, disk=disk, server=server, failure=failure, now=now)
+
+
+def test_without_an_assignment_nothing_happens() -> None:
+    step = next_step(wanted=None, disk=LAID_OUT, server=SERVING, failure=None, now=0)
+    assert step == Idle(phase=AgentPhase.STARTING, message="waiting for an assignment")
+
+
+def test_fetch_lay_out_load_ready() -> None:
+    assert decide(Disk()) == Fetch(wanted=WANTED)
+    assert decide(FETCHED) == LayOut(wanted=WANTED)
+    assert decide(LAID_OUT) == Load(wanted=WANTED)
+    assert decide(LAID_OUT, SERVING) == Idle(phase=AgentPhase.READY)
+
+
+def test_files_are_brought_while_triton_is_not_there_yet() -> None:
+    assert decide(Disk(), Server()) == Fetch(wanted=WANTED)
+    assert decide(LAID_OUT, Server()) == Idle(phase=AgentPhase.LOADING, message="waiting for Triton to start")
+
+
+def test_a_load_in_progress_is_waited_for() -> None:
+    loading = Server(live=True, versions=(replace(GOOD, state="LOADING", ready=False),))
+    assert isinstance(decide(server=loading), Idle)
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        replace(GOOD, ready=False),
+        replace(GOOD, layout=None),
+        replace(GOOD, layout="another"),
+        replace(GOOD, version="1"),
+        replace(GOOD, state="UNLOADING"),
+        replace(GOOD, name="other"),
+    ],
+)
+def test_only_exactly_the_assigned_version_from_the_assigned_files_serves(version: LoadedVersion) -> None:
+    server = Server(live=True, versions=(version,))
+    assert not serves(server, WANTED)
+    assert decide(server=server) == Load(wanted=WANTED)
+    assert not serves(Server(live=True, versions=(GOOD, replace(GOOD, version="1"))), WANTED)
+    assert not serves(replace(SERVING, live=False), WANTED)
+
+
+def test_a_failure_is_waited_out_and_then_tried_again() -> None:
+    assert decide(failure=FAILURE, now=9.9) == Idle(phase=AgentPhase.FAILED, message="why")
+    assert decide(failure=FAILURE, now=10.0) == Load(wanted=WANTED)
+    assert decide(failure=replace(FAILURE, refetch=True), now=10.0) == Fetch(wanted=WANTED)
+    assert decide(server=SERVING, failure=FAILURE) == Idle(phase=AgentPhase.READY)
+
+
+def test_what_is_no_longer_assigned_goes_once_the_assigned_serves() -> None:
+    stray = replace(GOOD, name="old", layout=None)
+    both = Server(live=True, versions=(GOOD, stray))
+    old = replace(LAID_OUT, layouts=(*LAID_OUT.layouts, ("old", "k")), fetched=LAID_OUT.fetched | {"old-key"})
+    assert decide(old, both) == Unload(name="old")
+    unloading = Server(live=True, versions=(GOOD, replace(stray, state="UNLOADING")))
+    assert decide(old, unloading) == Idle(phase=AgentPhase.READY)
+    assert decide(old, SERVING) == CleanUp(wanted=WANTED)
+    assert decide(old, Server(live=True, versions=(stray,))) == Load(wanted=WANTED)
+
+
+@pytest.mark.parametrize(
+    ("change", "fetched_anew", "loaded_anew"),
+    [
+        ({"revision": "r2"}, False, False),
+        ({"source_policy": SourcePolicy(allowed_hosts=("x",))}, False, False),
+        ({"version": 3}, False, True),
+        ({"name": "other"}, False, True),
+        ({"format": ModelFormat.ONNX}, False, True),
+        ({"config": ModelConfig(dynamic_batching=DynamicBatching())}, False, True),
+        ({"uri": "https://h.example/n.onnx"}, True, True),
+        ({"digest": f"sha256:{'a' * 64}"}, True, True),
+    ],
+)
+def test_what_a_change_of_the_assignment_costs(change: dict[str, Any], fetched_anew: bool, loaded_anew: bool) -> None:
+    changed = Wanted.of(ASSIGNMENT.model_copy(update=change))
+    assert (changed.fetch_key != WANTED.fetch_key) is fetched_anew
+    assert (changed.layout_key != WANTED.layout_key) is loaded_anew
+
+
+class World:
+    """A pod in which steps do what they say."""
+
+    def __init__(self) -> None:
+        self.disk = Disk()
+        self.server = Server()
+        self.fetches = self.loads = 0
+
+    def do(self, step: Step) -> None:
+        match step:
+            case Fetch(wanted=wanted):
+                self.fetches += 1
+                self.disk = replace(self.disk, fetched=self.disk.fetched | {wanted.fetch_key})
+            case LayOut(wanted=wanted):
+                name = wanted.assignment.name
+                others = tuple(layout for layout in self.disk.layouts if layout[0] != name)
+                self.disk = replace(self.disk, layouts=(*others, (name, wanted.layout_key)))
+            case Load(wanted=wanted):
+                assert (wanted.assignment.name, wanted.layout_key) in self.disk.layouts
+                self.loads += 1
+                name, version = wanted.assignment.name, str(wanted.assignment.version)
+                kept = tuple(v for v in self.server.versions if v.name != name)
+                loaded = LoadedVersion(name=name, version=version, state="READY", ready=True, layout=wanted.layout_key)
+                self.server = replace(self.server, versions=(*kept, loaded))
+            case Unload(name=name):
+                self.server = replace(self.server, versions=tuple(v for v in self.server.versions if v.name != name))
+            case CleanUp(wanted=wanted):
+                self.disk = Disk(
+                    fetched=frozenset({wanted.fetch_key}),
+                    layouts=((wanted.assignment.name, wanted.layout_key),),
+                )
+            case Idle():
+                pass
+
+    def settle(self, wanted: Wanted) -> None:
+        for _ in range(12):
+            step = next_step(wanted=wanted, disk=self.disk, server=self.server, failure=None, now=0)
+            self.do(step)
+        assert step == Idle(phase=AgentPhase.READY)
+        assert {name for name, _ in self.disk.layouts} == {wanted.assignment.name}
+        assert serves(self.server, wanted)
+
+
+ASSIGNMENTS = st.builds(
+    lambda name, version, file: Wanted.of(
+        Assignment(revision="r", name=name, version=version, uri=f"https://h.example/{file}")
+    ),
+    st.sampled_from(["a", "b"]),
+    st.integers(1, 2),
+    st.sampled_from(["x", "y"]),
+)
+EVENTS = st.lists(
+    st.tuples(ASSIGNMENTS, st.sampled_from(["nothing", "triton", "volume"]), st.integers(0, 6)), max_size=8
+)
+
+
+@given(events=EVENTS, last=ASSIGNMENTS)
+def test_every_history_ends_serving_just_the_last_assignment(
+    events: list[tuple[Wanted, str, int]], last: Wanted
+) -> None:
+    world = World()
+    for wanted, event, steps in events:
+        for _ in range(steps):
+            world.do(next_step(wanted=wanted, disk=world.disk, server=world.server, failure=None, now=0))
+        if event == "triton":
+            world.server = Server()
+        if event == "volume":
+            world.disk, world.server = Disk(), Server()
+    world.server = replace(world.server, live=True)
+    world.settle(last)
+    fetches, loads = world.fetches, world.loads
+    world.settle(last)
+    assert (world.fetches, world.loads) == (fetches, loads)
+    world.server = EMPTY
+    world.settle(last)
+    assert (world.fetches, world.loads) == (fetches, loads + 1)

@@ -1,0 +1,104 @@
+"""The agent's files: the assignment as the kubelet swaps it, and a volume that is whole at every moment."""
+
+from pathlib import Path
+
+import pytest
+
+from conch.agent.assignment_file import AssignmentFile
+from conch.agent.decide import Disk
+from conch.agent.volume import Volume
+from conch.api.assignment import Assignment
+
+ASSIGNMENT = Assignment(revision="r1", name="mlp", version=1, uri="https://h.example/m.onnx")
+
+
+def mount(folder: Path, generation: int, content: str) -> Path:
+    """A ConfigMap volume: the file is a link through `..data`, which is swapped."""
+    data = folder / f"..{generation}"
+    data.mkdir(parents=True)
+    (data / "assignment.json").write_text(content)
+    fresh = folder / "..data_tmp"
+    fresh.symlink_to(data.name)
+    fresh.rename(folder / "..data")
+    file = folder / "assignment.json"
+    if not file.is_symlink():
+        file.symlink_to("..data/assignment.json")
+    return file
+
+
+def test_absent_then_there_then_swapped_then_gone(tmp_path: Path) -> None:
+    file = AssignmentFile(tmp_path / "m" / "assignment.json")
+    assert (file.read().assignment, file.read().problem) == (None, None)
+    path = mount(tmp_path / "m", 1, ASSIGNMENT.model_dump_json(by_alias=True))
+    assert file.read().assignment == ASSIGNMENT
+    assert file.read() is file.read()
+    changed = ASSIGNMENT.model_copy(update={"version": 2})
+    mount(tmp_path / "m", 2, changed.model_dump_json(by_alias=True))
+    assert file.read().assignment == changed
+    path.unlink()
+    assert file.read().assignment is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"revision": "r"}', '{"uri": "https://h/x?sig=secret"}'])
+def test_nonsense_is_a_problem_in_words(tmp_path: Path, content: str) -> None:
+    read = AssignmentFile(mount(tmp_path / "m", 1, content)).read()
+    assert read.assignment is None
+    assert read.problem is not None
+    assert "compatible versions" in read.problem
+    assert "secret" not in read.problem
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    made = Volume(tmp_path)
+    made.prepare()
+    return made
+
+
+def fetched(volume: Volume, key: str, content: bytes = b"weights") -> None:
+    with volume.scratch() as folder:
+        (folder / "tree").mkdir()
+        (folder / "tree" / "model.onnx").write_bytes(content)
+        volume.keep_fetched(key, folder, "sha256:d")
+
+
+def laid_out(volume: Volume, key: str, name: str) -> None:
+    with volume.scratch() as folder:
+        (folder / name / "1").mkdir(parents=True)
+        volume.keep_layout(key, folder / name, name)
+
+
+def test_what_is_kept_is_seen_by_the_next_agent(tmp_path: Path, volume: Volume) -> None:
+    fetched(volume, "k")
+    laid_out(volume, "l1", "mlp")
+    laid_out(volume, "l2", "mlp")
+    again = Volume(tmp_path)
+    again.prepare()
+    assert again.disk() == Disk(fetched=frozenset({"k"}), layouts=(("mlp", "l2"),))
+    record = again.record("k")
+    assert record is not None
+    assert (record.digest, record.bytes) == ("sha256:d", 7)
+    assert again.record("other") is None
+
+
+def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path, volume: Volume) -> None:
+    with volume.scratch() as folder:
+        (folder / "tree").mkdir()
+    assert list((tmp_path / "tmp").iterdir()) == []
+    (tmp_path / "tmp" / "killed").mkdir()
+    (tmp_path / "fetched" / "no-record").mkdir()
+    volume.prepare()
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert volume.disk().fetched == frozenset()
+
+
+def test_clean_up_and_drop(tmp_path: Path, volume: Volume) -> None:
+    for key in ("k1", "k2"):
+        fetched(volume, key)
+    laid_out(volume, "l1", "old")
+    laid_out(volume, "l2", "new")
+    volume.clean_up(fetched="k2", model="new")
+    assert volume.disk() == Disk(fetched=frozenset({"k2"}), layouts=(("new", "l2"),))
+    assert [p.name for p in (tmp_path / "repository").iterdir()] == ["new"]
+    volume.drop_layout("l2")
+    assert list((tmp_path / "repository").iterdir()) == []

@@ -1,0 +1,80 @@
+"""The agent's HTTP server and its reports."""
+
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from conch.agent.decide import Failure, Fetch, Idle, Load, Wanted
+from conch.agent.reporting import make_report
+from conch.agent.server import make_application
+from conch.agent.settings import AgentSettings
+from conch.agent.volume import Record
+from conch.api.assignment import AgentPhase, AgentReport, Assignment
+from conch.api.reasons import Reason
+
+WANTED = Wanted.of(Assignment(revision="r1", name="mlp", version=1, uri="https://h.example/m.onnx"))
+REPORT = AgentReport(phase=AgentPhase.READY, revision="r1")
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (None, 401),
+        ("", 401),
+        ("Bearer ", 401),
+        ("Bearer wrong", 401),
+        ("key", 401),
+        ("bearer key", 401),
+        ("Bearer key", 200),
+    ],
+)
+async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, status: int) -> None:
+    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT))) as client:
+        response = await client.get("/status", headers={} if header is None else {"Authorization": header})
+        assert response.status == status
+        if status == 200:
+            assert AgentReport.model_validate_json(await response.text()) == REPORT
+
+
+async def test_healthz_waits_for_the_repository(tmp_path: Path) -> None:
+    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT))) as client:
+        assert (await client.get("/healthz")).status == 503
+        (tmp_path / "repository").mkdir()
+        assert (await client.get("/healthz")).status == 200
+        assert (await client.get("/other")).status == 404
+
+
+def test_settings_come_from_the_pod_and_hide_the_key() -> None:
+    settings = AgentSettings.from_env({"CONCH_ADMIN_KEY": "s3cret"})
+    assert (settings.port, str(settings.repository)) == (8080, "/var/lib/conch/repository")
+    assert "s3cret" not in repr(settings)
+    with pytest.raises(SystemExit, match="CONCH_ADMIN_KEY"):
+        AgentSettings.from_env({})
+
+
+FAILURE = Failure(stage=AgentPhase.LOADING, reason=Reason.MODEL_LOAD_FAILED, message="m" * 5000, attempts=1, retry_at=0)
+FETCHED = Record(digest=f"sha256:{'a' * 64}", bytes=9)
+
+
+def test_a_failure_stays_visible_while_it_is_tried_again() -> None:
+    for step in (Fetch(wanted=WANTED), Load(wanted=WANTED), Idle(phase=AgentPhase.FAILED)):
+        report = make_report(step=step, wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=(0, None))
+        assert (report.phase, report.reason, report.revision) == (AgentPhase.FAILED, Reason.MODEL_LOAD_FAILED, "r1")
+        assert len(report.message) == 2048
+    ready = make_report(
+        step=Idle(phase=AgentPhase.READY), wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=(0, None)
+    )
+    assert (ready.phase, ready.reason, ready.message) == (AgentPhase.READY, None, "")
+    assert (ready.digest, ready.fetched_bytes, ready.total_bytes) == (FETCHED.digest, 9, 9)
+
+
+def test_progress_is_told() -> None:
+    report = make_report(step=Fetch(wanted=WANTED), wanted=WANTED, failure=None, record=None, fetched=(5, 10))
+    assert (report.phase, report.fetched_bytes, report.total_bytes) == (AgentPhase.FETCHING, 5, 10)
+    report = make_report(
+        step=Idle(phase=AgentPhase.STARTING), wanted=None, failure=None, record=None, fetched=(0, None)
+    )
+    assert (report.phase, report.revision, report.total_bytes) == (AgentPhase.STARTING, "", None)

@@ -1,0 +1,58 @@
+"""Which models are programs, and that they are refused unless the installation allows programs."""
+
+import pytest
+
+from conch.api.source import SourcePolicy
+from conch.triton.allowed import settle_backend
+from conch.triton.config_pbtxt import parse_config
+from conch.triton.errors import InvalidModelError, ModelNotAllowedError
+
+DATA_ONLY = SourcePolicy()
+PROGRAMS = SourcePolicy(backends=("onnxruntime", "python"))
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [
+        ('backend: "python"', ["1/model.py"]),
+        ("", ["1/model.py"]),
+        ("", ["1/model.pt"]),
+        ('platform: "pytorch_libtorch"', ["1/model.pt"]),
+        ('backend: "evil"', ["1/libtriton_evil.so"]),
+        ('backend: "onnxruntime"', ["1/model.onnx", "1/libtriton_onnxruntime.so"]),
+        ('backend: "onnxruntime"', ["1/model.onnx", "libtriton_onnxruntime.so"]),
+        ('backend: "onnxruntime"', ["1/model.onnx", "1/model.py"]),
+        ('backend: "onnxruntime" runtime: "model.py"', ["1/model.onnx"]),
+        ('backend: "onnxruntime" model_operations { op_library_filename: "x.so" }', ["1/model.onnx", "x.so"]),
+    ],
+)
+def test_a_program_is_refused_where_models_must_be_data(config: str, files: list[str]) -> None:
+    with pytest.raises(ModelNotAllowedError, match=r"policy\.models\.backends"):
+        settle_backend(parse_config(config), files, DATA_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "backend"),
+    [
+        ('backend: "onnxruntime"', ["1/model.onnx"], "onnxruntime"),
+        ("", ["1/model.onnx", "labels.txt"], "onnxruntime"),
+        ("", ["1/model.plan"], "tensorrt"),
+        ('platform: "onnxruntime_onnx"', ["1/model.onnx"], ""),
+        ('platform: "ensemble"', [], ""),
+    ],
+)
+def test_data_is_served_with_the_backend_that_triton_would_find(config: str, files: list[str], backend: str) -> None:
+    parsed = parse_config(config)
+    settle_backend(parsed, files, DATA_ONLY)
+    assert parsed.backend == backend
+
+
+def test_a_program_is_served_where_its_backend_is_allowed() -> None:
+    settle_backend(parse_config('backend: "python"'), ["1/model.py"], PROGRAMS)
+    with pytest.raises(ModelNotAllowedError):
+        settle_backend(parse_config('backend: "pytorch"'), ["1/model.pt"], PROGRAMS)
+
+
+def test_a_model_that_names_no_backend_and_has_no_known_file_is_invalid() -> None:
+    with pytest.raises(InvalidModelError, match="names no backend"):
+        settle_backend(parse_config(""), ["1/weights.bin"], DATA_ONLY)

@@ -1,0 +1,126 @@
+"""What ends in Triton's repository, for every shape in which a model may come."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conch.api.model import ModelFormat
+from conch.triton.errors import InvalidModelError
+from conch.triton.layout import Tree, find_model, make_layout, plan_layout, read_tree
+
+AUTO, REPOSITORY, ONNX = ModelFormat.AUTO, ModelFormat.REPOSITORY, ModelFormat.ONNX
+
+
+def links(
+    files: list[str], version: int = 1, name: str = "mlp", format: ModelFormat = AUTO, **kw: bool
+) -> dict[str, str]:
+    found = find_model(Tree.of(files), name=name, format=format)
+    return plan_layout(found, version=version, **kw).links
+
+
+def refusal(files: list[str], version: int = 1, name: str = "mlp", format: ModelFormat = AUTO) -> str:
+    with pytest.raises(InvalidModelError) as caught:
+        links(files, version, name, format)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "mlp/", "wrapped/", "wrapped/mlp/", "mlp/mlp/"])
+def test_a_model_directory_wherever_it_lies(prefix: str) -> None:
+    files = ["config.pbtxt", "1/model.onnx", "2/model.onnx", "2/model.onnx.data", "labels.txt", "golden.json"]
+    assert links([prefix + file for file in files], version=2) == {
+        "2/model.onnx": f"{prefix}2/model.onnx",
+        "2/model.onnx.data": f"{prefix}2/model.onnx.data",
+        "labels.txt": f"{prefix}labels.txt",
+        "golden.json": f"{prefix}golden.json",
+    }
+
+
+def test_of_a_repository_only_the_one_model() -> None:
+    files = [
+        "mlp/config.pbtxt",
+        "mlp/1/model.onnx",
+        "other/config.pbtxt",
+        "other/1/model.onnx",
+        "README.md",
+        ".git/config",
+    ]
+    assert links(files) == {"1/model.onnx": "mlp/1/model.onnx"}
+    assert links([f"repo/{file}" for file in files]) == {"1/model.onnx": "repo/mlp/1/model.onnx"}
+
+
+def test_a_model_directory_without_a_configuration() -> None:
+    assert links(["1/model.plan"]) == {"1/model.plan": "1/model.plan"}
+
+
+@pytest.mark.parametrize("prefix", ["", "wrapped/"])
+def test_a_bare_graph_keeps_its_name_and_takes_its_weights_along(prefix: str) -> None:
+    files = [f"{prefix}resnet.onnx", f"{prefix}resnet.onnx.data"]
+    found = find_model(Tree.of(files), name="mlp", format=AUTO)
+    assert (found.onnx, found.has_config) == ("resnet.onnx", False)
+    assert plan_layout(found, version=7).links == {f"7/{f.removeprefix(prefix)}": f for f in files}
+
+
+def test_the_declared_format_decides() -> None:
+    assert links(["download"], format=ONNX) == {"1/download": "download"}
+    assert "expected is a Triton model directory" in refusal(["model.onnx"], format=REPOSITORY)
+    assert "expected is one .onnx file" in refusal(["config.pbtxt", "1/model.onnx"], format=ONNX)
+
+
+def test_an_ensembles_lost_version_folder_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "fetched").mkdir()
+    (tmp_path / "fetched" / "config.pbtxt").write_text("")
+    found = find_model(read_tree(tmp_path / "fetched"), name="mlp", format=AUTO)
+    with pytest.raises(InvalidModelError, match="no version 1"):
+        plan_layout(found, version=1)
+    make_layout(plan_layout(found, version=1, is_ensemble=True), tmp_path / "fetched", tmp_path / "mlp")
+    assert (tmp_path / "mlp" / "1").is_dir()
+
+
+def test_errors_say_what_is_there_and_what_to_do() -> None:
+    message = refusal(["config.pbtxt", "1/a", "3/a"], version=2)
+    assert message == "the model has no version 2; it has 1, 3; set spec.model.version to one of them"
+    message = refusal(["a/config.pbtxt", "b/1/x"], name="c")
+    assert "the models a, b but none named 'c'" in message
+    assert "spec.model.name" in message
+    assert "the source holds model.pt, readme.txt" in refusal(["model.pt", "readme.txt"])
+    assert "20 more" in refusal([f"f{i:02}" for i in range(32)])
+    assert "a.onnx, b.onnx" in refusal(["a.onnx", "b.onnx"])
+    assert "no file" in refusal([])
+    assert "has 1;" in refusal(["config.pbtxt", "1/a", "02/a", "0/a"], version=2)
+
+
+PATHS = st.lists(st.sampled_from(["mlp", "1", "2", "x", "config.pbtxt", "m.onnx", "01"]), min_size=1, max_size=4).map(
+    "/".join
+)
+
+
+@given(
+    files=st.sets(PATHS, max_size=8),
+    version=st.integers(1, 3),
+    format=st.sampled_from(ModelFormat),
+    ensemble=st.booleans(),
+)
+def test_whatever_comes_the_repository_holds_only_files_of_the_source(
+    files: set[str], version: int, format: ModelFormat, ensemble: bool
+) -> None:
+    tree = Tree.of(files)
+    try:
+        layout = plan_layout(find_model(tree, name="mlp", format=format), version=version, is_ensemble=ensemble)
+    except InvalidModelError:
+        return
+    assert set(layout.links.values()) <= files
+    assert len(set(layout.links.values())) == len(layout.links)
+    assert "config.pbtxt" not in layout.links
+    versions = {name.partition("/")[0] for name in layout.links if name.partition("/")[0].isdigit()}
+    assert not versions & ({"1", "2", "3"} - {str(version)})
+
+
+def test_links_share_their_bytes_with_the_fetched_tree(tmp_path: Path) -> None:
+    source = tmp_path / "fetched" / "1" / "model.onnx"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"x")
+    found = find_model(read_tree(tmp_path / "fetched"), name="mlp", format=AUTO)
+    make_layout(plan_layout(found, version=1), tmp_path / "fetched", tmp_path / "mlp")
+    assert (tmp_path / "mlp" / "1" / "model.onnx").stat().st_ino == source.stat().st_ino
