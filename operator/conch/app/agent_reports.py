@@ -1,0 +1,159 @@
+"""Asks the agents of model pods how far their model is: a pod on its way every second, one that serves now and then."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import structlog
+
+from conch.api import names, pod
+from conch.api.assignment import AgentPhase, AgentReport
+from conch.app import metrics
+from conch.app.cluster_view import ClusterView
+from conch.core.observed import ObservedPod
+from conch.kube.reflector import ObjectKey
+
+_TICK_SECONDS: Final = 0.5
+_STARTING_SECONDS: Final = 1.0
+_SERVING_SECONDS: Final = 30.0
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=3)
+_CONCURRENT: Final = 64
+_MISSES: Final = 3
+_ANSWER_LIMIT_BYTES: Final = 64 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one agent said last."""
+
+    report: AgentReport | None = None
+    key_refused: bool = False
+
+
+class AgentReports:
+    """The last answer of every pod's agent; `on_change` is called with the object whose pod says something new."""
+
+    def __init__(
+        self,
+        view: ClusterView,
+        *,
+        installation_key: bytes,
+        on_change: Callable[[ObjectKey], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._view = view
+        self._installation_key = installation_key
+        self._on_change = on_change
+        self._clock = clock
+        self._answers: dict[str, Answer] = {}
+        self._asked_at: dict[str, float] = {}
+        self._asking: set[str] = set()
+        self._misses: dict[str, int] = {}
+
+    def answer(self, pod_uid: str) -> Answer:
+        """What this pod's agent said last; empty when it could not be asked."""
+        return self._answers.get(pod_uid, Answer())
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        limit = asyncio.Semaphore(_CONCURRENT)
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, asyncio.TaskGroup() as polls:
+            while True:
+                for key, observed in self._due_now():
+                    # Not awaited here: a pod that does not answer must not hold the others up.
+                    polls.create_task(self._poll(session, limit, key, observed))
+                await asyncio.sleep(_TICK_SECONDS)
+
+    def _due_now(self) -> list[tuple[ObjectKey, ObservedPod]]:
+        now = self._clock()
+        alive: set[str] = set()
+        due = []
+        for key in self._view.known():
+            for observed in self._view.pods(key):
+                alive.add(observed.uid)
+                askable = (
+                    observed.ip and not observed.deleting and not observed.failure and observed.uid not in self._asking
+                )
+                if askable and self._is_due(observed, now):
+                    due.append((key, observed))
+        for known in (self._answers, self._asked_at, self._misses):
+            for gone in known.keys() - alive:
+                del known[gone]
+        return due
+
+    def _is_due(self, observed: ObservedPod, now: float) -> bool:
+        """Whether it is this pod's turn; by what is true now, so a pod that stops serving is asked at once."""
+        report = self.answer(observed.uid).report
+        serves = observed.ready and report is not None and report.phase is AgentPhase.READY
+        wait = _SERVING_SECONDS if serves else _STARTING_SECONDS
+        if now - self._asked_at.get(observed.uid, float("-inf")) < wait:
+            return False
+        # Jitter, so that pods that started together are not asked together for ever.
+        self._asked_at[observed.uid] = now - random.uniform(0, 0.2) * wait  # noqa: S311 - jitter
+        return True
+
+    async def _poll(
+        self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, key: ObjectKey, observed: ObservedPod
+    ) -> None:
+        owner = self._view.model_deployment(key)
+        if owner is None:
+            return
+        self._asking.add(observed.uid)
+        try:
+            async with limit:
+                answer = await self._ask(session, observed, names.admin_key(self._installation_key, owner.uid))
+        finally:
+            self._asking.discard(observed.uid)
+        before = self.answer(observed.uid)
+        if answer is None:
+            # One lost answer says nothing. Several do, unless the pod serves: then what it said last still holds.
+            self._misses[observed.uid] = self._misses.get(observed.uid, 0) + 1
+            answer = Answer() if self._misses[observed.uid] >= _MISSES and not observed.ready else before
+        else:
+            self._misses.pop(observed.uid, None)
+        self._answers[observed.uid] = answer
+        if _said(answer) != _said(before):
+            self._on_change(key)
+
+    async def _ask(self, session: aiohttp.ClientSession, observed: ObservedPod, admin_key: str) -> Answer | None:
+        host = f"[{observed.ip}]" if ":" in observed.ip else observed.ip
+        try:
+            async with session.get(
+                f"http://{host}:{pod.AGENT_PORT}/status",
+                headers={"Authorization": f"Bearer {admin_key}"},
+                allow_redirects=False,
+            ) as response:
+                if response.status == 401:
+                    metrics.AGENT_POLLS.labels("refused").inc()
+                    return Answer(key_refused=True)
+                response.raise_for_status()
+                answer = Answer(report=AgentReport.model_validate_json(await _bounded(response)))
+        except Exception as error:  # whatever a pod answers, it concerns that pod alone
+            metrics.AGENT_POLLS.labels("failed").inc()
+            _log.debug("agent not asked", pod=observed.name, error=str(error) or type(error).__name__)
+            return None
+        metrics.AGENT_POLLS.labels("answered").inc()
+        return answer
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body; raises ValueError when it is longer than any honest agent's."""
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(4096):
+        body += chunk
+        if len(body) > _ANSWER_LIMIT_BYTES:
+            raise ValueError("the answer is too long")
+    return bytes(body)
+
+
+def _said(answer: Answer) -> tuple[object, ...]:
+    """What is worth a new plan: not every byte that was fetched."""
+    report = answer.report
+    if report is None:
+        return (answer.key_refused,)
+    return (report.phase, report.revision, report.reason, report.message, report.digest, report.total_bytes)

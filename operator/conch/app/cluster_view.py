@@ -1,0 +1,142 @@
+"""Everything the operator knows of the cluster, and which ModelDeployment each change concerns."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from conch.api import names
+from conch.api.model_deployment import ModelDeployment, parse
+from conch.app.projections import CHILD_RESOURCES, project_child, project_pod
+from conch.core.observed import ChildId, ChildKind, ObservedChild, ObservedPod
+from conch.kube import resources
+from conch.kube.client import KubeClient
+from conch.kube.reflector import ObjectKey, Reflector
+
+_WATCHED: Final = tuple(kind for kind in ChildKind if kind is not ChildKind.SECRET)
+_GONE_REMEMBERED: Final = 256
+_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_MODEL_DEPLOYMENT}"
+
+
+class ClusterView:
+    """Children and pods by reflectors of our own; the ModelDeployments themselves are handed in by the edge.
+
+    `on_change(key)` is called with the ModelDeployment that a change concerns.
+    """
+
+    def __init__(self, client: KubeClient, on_change: Callable[[ObjectKey], None]) -> None:
+        self._on_change = on_change
+        self._objects: dict[ObjectKey, ModelDeployment] = {}
+        self._gone: deque[str] = deque(maxlen=_GONE_REMEMBERED)
+        self._by_owner: dict[ObjectKey, set[tuple[ChildKind | None, str]]] = {}
+        self._children: dict[ChildKind, Reflector[tuple[str, ObservedChild]]] = {
+            kind: Reflector(
+                client,
+                CHILD_RESOURCES[kind],
+                project=partial(_labelled_child, kind),
+                on_change=partial(self._child_changed, kind),
+                label_selector=_SELECTOR,
+            )
+            for kind in _WATCHED
+        }
+        self._pods: Reflector[tuple[str, ObservedPod]] = Reflector(
+            client,
+            resources.PODS,
+            project=_labelled_pod,
+            on_change=partial(self._child_changed, None),
+            label_selector=_SELECTOR,
+        )
+
+    @property
+    def reflectors(self) -> Iterable[Reflector[Any]]:
+        """What has to run for this view to be true."""
+        return (*self._children.values(), self._pods)
+
+    async def synced(self) -> None:
+        """Wait until every resource has been listed once."""
+        await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors))
+
+    def known(self) -> tuple[ObjectKey, ...]:
+        """All known ModelDeployments."""
+        return tuple(self._objects)
+
+    def model_deployment(self, key: ObjectKey) -> ModelDeployment | None:
+        """The newest known state of one object."""
+        return self._objects.get(key)
+
+    def put_model_deployment(self, body: Mapping[str, Any]) -> None:
+        """Take in an object from the edge, or the answer to a write of ours, unless a newer one is known."""
+        taken = parse(body)
+        key = (taken.namespace, taken.name)
+        known = self._objects.get(key)
+        if taken.uid in self._gone:
+            # A late answer to a write of ours.
+            return
+        # Across namesakes too: events of an object and of its successor may arrive in any order.
+        if known is None or int(known.resource_version) < int(taken.resource_version):
+            self._objects[key] = taken
+
+    def drop_model_deployment(self, key: ObjectKey, uid: str) -> None:
+        """Forget an object that is gone (but not its namesake)."""
+        self._gone.append(uid)
+        known = self._objects.get(key)
+        if known is not None and known.uid == uid:
+            del self._objects[key]
+
+    def uids(self) -> Mapping[ObjectKey, str]:
+        """The uid of every known ModelDeployment."""
+        return {key: known.uid for key, known in self._objects.items()}
+
+    def drop_all_but(self, before: Mapping[ObjectKey, str], alive: frozenset[str]) -> tuple[ObjectKey, ...]:
+        """Forget those of the objects known before a list was asked for that it did not show; returns them."""
+        gone = tuple(key for key, uid in before.items() if uid not in alive and self.uids().get(key) == uid)
+        for key in gone:
+            self.drop_model_deployment(key, before[key])
+        return gone
+
+    def put_child(self, kind: ChildKind, live: Mapping[str, Any]) -> None:
+        """Take in the API server's answer to a write, so that the next plan does not write it again."""
+        if (reflector := self._children.get(kind)) is not None:
+            reflector.put(live)
+
+    def children(self, key: ObjectKey) -> dict[ChildId, ObservedChild]:
+        """The labelled objects that concern one ModelDeployment."""
+        namespace, _ = key
+        found = {}
+        for kind, name in self._by_owner.get(key, ()):
+            if kind is not None and (entry := self._children[kind].get((namespace, name))) is not None:
+                found[entry[1].id] = entry[1]
+        return found
+
+    def pods(self, key: ObjectKey) -> tuple[ObservedPod, ...]:
+        """The pods of one ModelDeployment, by name."""
+        namespace, _ = key
+        pods = (
+            entry[1]
+            for kind, name in self._by_owner.get(key, ())
+            if kind is None and (entry := self._pods.get((namespace, name))) is not None
+        )
+        return tuple(sorted(pods, key=lambda pod: pod.name))
+
+    def _child_changed(
+        self, kind: ChildKind | None, key: ObjectKey, before: tuple[str, Any] | None, after: tuple[str, Any] | None
+    ) -> None:
+        namespace, name = key
+        for owner in {entry[0] for entry in (before, after) if entry is not None}:
+            index = self._by_owner.setdefault((namespace, owner), set())
+            if after is not None and after[0] == owner:
+                index.add((kind, name))
+            else:
+                index.discard((kind, name))
+                if not index:
+                    del self._by_owner[(namespace, owner)]
+            self._on_change((namespace, owner))
+
+
+def _labelled_child(kind: ChildKind, live: Mapping[str, Any]) -> tuple[str, ObservedChild]:
+    return live["metadata"]["labels"][names.LABEL_MODEL_DEPLOYMENT], project_child(kind, live)
+
+
+def _labelled_pod(live: Mapping[str, Any]) -> tuple[str, ObservedPod]:
+    return live["metadata"]["labels"][names.LABEL_MODEL_DEPLOYMENT], project_pod(live)

@@ -1,0 +1,19 @@
+"""Metrics of the operator process."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECONCILES: Final = Counter("conch_reconciles", "Objects planned, by outcome.", ["outcome"])
+RECONCILE_SECONDS: Final = Histogram(
+    "conch_reconcile_seconds",
+    "Time from taking an object from the queue to the last write of its plan.",
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
+)
+ACTIONS: Final = Counter("conch_actions", "Actions carried out, by kind of action and child.", ["action", "child"])
+STATUS_WRITES: Final = Counter("conch_status_writes", "Statuses written.")
+QUEUE_LENGTH: Final = Gauge("conch_queue_length", "Objects that are due to be planned.")
+LEADING: Final = Gauge("conch_leading", "1 while this process leads.")
+OBJECTS: Final = Gauge("conch_model_deployments", "ModelDeployments known.")
+AGENT_POLLS: Final = Counter("conch_agent_polls", "Questions to model pods' agents, by outcome.", ["outcome"])
+EDGE_RESTARTS: Final = Counter("conch_edge_starts", "Starts of the kopf edge.")

@@ -1,0 +1,23 @@
+"""Turns the operator's settings into what the planner must know."""
+
+from datetime import timedelta
+
+from conch.core.policy import InstallationPolicy
+from conch.settings import OperatorSettings
+
+
+def installation_policy(settings: OperatorSettings) -> InstallationPolicy:
+    """The planner's view of the settings."""
+    pods = settings.model_pods
+    return InstallationPolicy(
+        triton_image=settings.images.triton,
+        agent_image=settings.images.agent,
+        image_pull_policy=settings.images.pull_policy,
+        source_policy=settings.source_policy,
+        model_volume_limit=str(pods.volume_limit),
+        model_volume_request=str(pods.volume_request),
+        agent_cpu=str(pods.agent_cpu),
+        agent_memory=str(pods.agent_memory),
+        endpoint_propagation=timedelta(seconds=pods.endpoint_propagation_seconds),
+        drain_timeout=timedelta(seconds=pods.drain_timeout_seconds),
+    )

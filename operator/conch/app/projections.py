@@ -1,0 +1,133 @@
+"""From live objects to what the planner is told of them. Run once per event, so that nothing else is kept in memory."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from conch.api import names
+from conch.core.desired.object import owned_fields_hash
+from conch.core.desired.workload_record import read_record
+from conch.core.observed import (
+    ChildId,
+    ChildKind,
+    Controller,
+    ObservedChild,
+    ObservedContainer,
+    ObservedDeployment,
+    ObservedPod,
+    ObservedRecord,
+)
+from conch.kube import resources
+from conch.kube.managed_fields import owned_fields
+from conch.kube.resources import Resource
+
+CHILD_RESOURCES: Final[Mapping[ChildKind, Resource]] = {
+    ChildKind.CONFIG_MAP: resources.CONFIG_MAPS,
+    ChildKind.CONTROLLER_REVISION: resources.CONTROLLER_REVISIONS,
+    ChildKind.DEPLOYMENT: resources.DEPLOYMENTS,
+    ChildKind.POD_DISRUPTION_BUDGET: resources.POD_DISRUPTION_BUDGETS,
+    ChildKind.SECRET: resources.SECRETS,
+    ChildKind.SERVICE: resources.SERVICES,
+}
+
+_EXIT_MESSAGE_LIMIT: Final = 300
+
+
+def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
+    """A child of any watched kind."""
+    metadata = live["metadata"]
+    common: dict[str, Any] = {
+        "id": ChildId(kind=kind, name=metadata["name"]),
+        "uid": metadata["uid"],
+        "resource_version": metadata["resourceVersion"],
+        "controller": controller_of(metadata),
+        "owned_hash": _owned_hash(live),
+        "deleting": "deletionTimestamp" in metadata,
+    }
+    match kind:
+        case ChildKind.DEPLOYMENT:
+            return ObservedDeployment(
+                **common,
+                workload=metadata.get("labels", {}).get(names.LABEL_WORKLOAD, ""),
+                creation_error=_creation_error(live.get("status", {})),
+            )
+        case ChildKind.CONTROLLER_REVISION:
+            try:
+                return ObservedRecord(**common, record=read_record(live["data"]))
+            except (KeyError, TypeError):
+                # A stranger's; its controller says so.
+                return ObservedChild(**common)
+        case _:
+            return ObservedChild(**common)
+
+
+def controller_of(metadata: Mapping[str, Any]) -> Controller | None:
+    """The controlling owner of an object."""
+    for owner in metadata.get("ownerReferences", ()):
+        if owner.get("controller"):
+            return Controller(kind=owner["kind"], name=owner["name"], uid=owner["uid"])
+    return None
+
+
+def _owned_hash(live: Mapping[str, Any]) -> str:
+    owned = owned_fields(live, names.FIELD_MANAGER)
+    return owned_fields_hash({"metadata": {}, **owned})
+
+
+def _creation_error(status: Mapping[str, Any]) -> str:
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return str(condition.get("message", ""))
+    return ""
+
+
+def project_pod(live: Mapping[str, Any]) -> ObservedPod:
+    """A pod of a workload."""
+    metadata, status = live["metadata"], live.get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
+    scheduled = conditions.get("PodScheduled", {})
+    return ObservedPod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        workload=metadata.get("labels", {}).get(names.LABEL_WORKLOAD, ""),
+        phase=status.get("phase", "Pending"),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        deleting="deletionTimestamp" in metadata,
+        failure=_failure(status),
+        scheduled=scheduled.get("status") == "True",
+        unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        ip=status.get("podIP", ""),
+        containers=tuple(
+            _container(container)
+            for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+        ),
+    )
+
+
+def _failure(status: Mapping[str, Any]) -> str:
+    if status.get("phase") != "Failed":
+        return ""
+    return ": ".join(str(status[key]) for key in ("reason", "message") if status.get(key)) or "it failed"
+
+
+def _container(status: Mapping[str, Any]) -> ObservedContainer:
+    waiting = status.get("state", {}).get("waiting", {})
+    ended = status.get("lastState", {}).get("terminated") or status.get("state", {}).get("terminated") or {}
+    return ObservedContainer(
+        name=status["name"],
+        ready=bool(status.get("ready")),
+        restarts=status.get("restartCount", 0),
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        last_exit=_exit(ended),
+        last_exit_at=datetime.fromisoformat(ended["finishedAt"]) if ended.get("finishedAt") else None,
+    )
+
+
+def _exit(ended: Mapping[str, Any]) -> str:
+    """How a container ended, in one line: reason, exit code and the end of what it said."""
+    if not ended:
+        return ""
+    said = " ".join(str(ended.get("message", "")).split())[-_EXIT_MESSAGE_LIMIT:]
+    code = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
+    return f"{code}: {said}" if said else code

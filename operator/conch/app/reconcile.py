@@ -1,0 +1,199 @@
+"""observe -> plan -> write status -> carry out: the one way in which anything ever happens to an object."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from time import perf_counter
+
+import structlog
+
+from conch.api import names
+from conch.api.model_deployment import ModelDeployment
+from conch.api.status import ModelDeploymentStatus
+from conch.app import metrics
+from conch.app.agent_reports import AgentReports
+from conch.app.applier import Applier
+from conch.app.cluster_view import ClusterView
+from conch.app.facts import Facts
+from conch.app.happenings import happenings
+from conch.core.observed import Observed
+from conch.core.plan import plan
+from conch.core.policy import InstallationPolicy
+from conch.kube import resources
+from conch.kube.client import KubeClient
+from conch.kube.errors import ApiError, ApiUnavailableError
+from conch.kube.events import event
+from conch.kube.reflector import ObjectKey
+from conch.runtime.work_queue import WorkQueue
+
+_log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Brings one object after the other to what its spec says."""
+
+    def __init__(
+        self,
+        *,
+        client: KubeClient,
+        view: ClusterView,
+        reports: AgentReports,
+        applier: Applier,
+        policy: InstallationPolicy,
+        queue: WorkQueue[ObjectKey],
+        fence: Callable[[], float],
+        now: Callable[[], datetime],
+        instance: str,
+    ) -> None:
+        self._client = client
+        self._view = view
+        self._reports = reports
+        self._applier = applier
+        self._policy = policy
+        self._queue = queue
+        self._fence = fence
+        self._now = now
+        self._instance = instance
+        self._facts: dict[ObjectKey, Facts] = {}
+
+    def recheck(self, key: ObjectKey) -> None:
+        """Forget what was learnt of this object, so that its next plan looks at it anew."""
+        self._facts.pop(key, None)
+
+    async def work(self) -> None:
+        """Take objects from the queue until cancelled. A fault of one object never reaches another."""
+        while True:
+            key = await self._queue.take()
+            metrics.QUEUE_LENGTH.set(len(self._queue))
+            started = perf_counter()
+            try:
+                await self._reconcile(key)
+            except Exception as error:  # logged once, here, and tried again
+                seconds = self._queue.add_after_failure(key)
+                metrics.RECONCILES.labels("failed").inc()
+                expected = isinstance(error, ApiError | ApiUnavailableError)
+                _log.warning(
+                    "not reconciled",
+                    namespace=key[0],
+                    name=key[1],
+                    error=str(error) or repr(error),
+                    retry_seconds=round(seconds, 1),
+                    exc_info=not expected,
+                )
+            else:
+                self._queue.forget_failures(key)
+                metrics.RECONCILES.labels("done").inc()
+            finally:
+                self._queue.done(key)
+                metrics.RECONCILE_SECONDS.observe(perf_counter() - started)
+
+    async def _reconcile(self, key: ObjectKey) -> None:
+        owner = self._view.model_deployment(key)
+        if owner is None:
+            self._facts.pop(key, None)
+            return
+        facts = self._facts.setdefault(key, Facts(uid=owner.uid))
+        if facts.uid != owner.uid:
+            facts = self._facts[key] = Facts(uid=owner.uid)
+        decided = plan(owner=owner, observed=self._observe(key, facts), policy=self._policy, now=self._now())
+        if decided.status != owner.status and not await self._write_status(key, owner, decided.status):
+            return
+        known = facts.obstacles
+        for action in decided.actions:
+            await self._applier.carry_out(action, owner, facts)
+            metrics.ACTIONS.labels(type(action).__name__, _child_kind(action)).inc()
+        # By name: a refusal whose words differ each time (a request's id in them) is no news.
+        if known != facts.obstacles:
+            self._queue.add(key)
+        if decided.requeue_after:
+            self._queue.add_after(key, decided.requeue_after.total_seconds())
+
+    def _observe(self, key: ObjectKey, facts: Facts) -> Observed:
+        pods = []
+        for observed in self._view.pods(key):
+            answer = self._reports.answer(observed.uid)
+            pods.append(replace(observed, report=answer.report, key_refused=answer.key_refused))
+        return Observed(
+            children=self._view.children(key),
+            pods=tuple(pods),
+            strangers=dict(facts.strangers),
+            refusals=dict(facts.refusals),
+            # A Secret cannot be watched: every pod that is new may be the first to miss it.
+            secret_known=facts.secret_known_to is not None and facts.secret_known_to.issuperset(p.uid for p in pods),
+        )
+
+    async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:
+        """Write the status this plan was made from and for; False when the object has moved on meanwhile."""
+        within = self._fence()
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {
+                "name": owner.name,
+                "namespace": owner.namespace,
+                "uid": owner.uid,
+                "resourceVersion": owner.resource_version,
+            },
+            "status": status.to_wire(),
+        }
+        try:
+            live = await self._client.apply(
+                resources.MODEL_DEPLOYMENTS,
+                body,
+                field_manager=names.STATUS_FIELD_MANAGER,
+                subresource="status",
+                within_seconds=within,
+            )
+        except ApiError as error:
+            if error.not_found:
+                self._view.drop_model_deployment(key, owner.uid)
+                return False
+            if error.conflict:
+                await self._read_again(key, owner)
+                return False
+            raise
+        self._view.put_model_deployment(live)
+        metrics.STATUS_WRITES.inc()
+        await self._tell(owner, status)
+        return True
+
+    async def _read_again(self, key: ObjectKey, owner: ModelDeployment) -> None:
+        try:
+            self._view.put_model_deployment(await self._client.get(resources.MODEL_DEPLOYMENTS, *key))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            self._view.drop_model_deployment(key, owner.uid)
+        self._queue.add(key)
+
+    async def _tell(self, owner: ModelDeployment, status: ModelDeploymentStatus) -> None:
+        for happening in happenings(owner.status, status):
+            _log.info(
+                "status",
+                namespace=owner.namespace,
+                name=owner.name,
+                revision=status.candidate.revision if status.candidate else status.stable and status.stable.revision,
+                reason=happening.reason,
+                message=happening.message,
+            )
+            body = event(
+                namespace=owner.namespace,
+                name=owner.name,
+                uid=owner.uid,
+                reason=happening.reason,
+                message=happening.message,
+                warning=happening.warning,
+                now=self._now(),
+                instance=self._instance,
+            )
+            try:
+                await self._client.create(resources.EVENTS, body, field_manager=names.FIELD_MANAGER)
+            except (ApiError, ApiUnavailableError) as error:
+                # An Event is a courtesy; the status says the same.
+                _log.info("event not written", name=owner.name, error=str(error))
+
+
+def _child_kind(action: object) -> str:
+    desired = getattr(action, "desired", None)
+    child = desired.id if desired is not None else getattr(action, "id", None)
+    return str(child.kind) if child is not None else ""

@@ -1,0 +1,64 @@
+"""Settings of the operator role: read from one YAML file (the chart's ConfigMap), every value with its meaning."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError
+
+from conch.api.source import SourcePolicy
+from conch.api.types import ApiModel, Quantity
+
+Text = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class SettingsError(ValueError):
+    """The settings cannot be used; the message names the file and the field."""
+
+
+class ImageSettings(ApiModel):
+    """Images of model pods."""
+
+    triton: Text
+    agent: Text
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+
+
+class ModelPodSettings(ApiModel):
+    """Sizes and times of model pods that users do not choose."""
+
+    volume_limit: Quantity = "20Gi"
+    volume_request: Quantity = "1Gi"
+    agent_cpu: Quantity = "100m"
+    agent_memory: Quantity = "256Mi"
+    endpoint_propagation_seconds: Annotated[int, Field(ge=1, le=300)] = 5
+    drain_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+
+
+class OperatorSettings(ApiModel):
+    """Everything the operator process is told."""
+
+    images: ImageSettings
+    model_pods: ModelPodSettings = ModelPodSettings()
+    source_policy: SourcePolicy = SourcePolicy()
+    workers: Annotated[int, Field(ge=1, le=64, description="Objects reconciled at the same time.")] = 8
+    resync_minutes: Annotated[int, Field(ge=1, le=1440)] = 30
+    health_port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the settings file; raises SettingsError."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()) or {})
+        except OSError as error:
+            raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
+        except (yaml.YAMLError, ValidationError) as error:
+            raise SettingsError(f"settings file {path}: {error}") from error
+
+    @property
+    def resync_interval(self) -> timedelta:
+        """How often every object is looked at without a cause."""
+        return timedelta(minutes=self.resync_minutes)

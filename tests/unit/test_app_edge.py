@@ -1,0 +1,28 @@
+"""The edge: whatever ends kopf, the supervisor hears of it."""
+
+import asyncio
+
+import kopf
+import pytest
+
+from conch.app.edge import Edge
+
+
+@pytest.mark.parametrize("end", [RuntimeError("410"), SystemExit(1), asyncio.CancelledError()])
+async def test_the_end_of_kopf_is_raised(end: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def operator(**_: object) -> None:
+        raise end
+
+    monkeypatch.setattr(kopf, "operator", operator)
+    with pytest.raises(RuntimeError, match="kopf ended"):
+        await asyncio.wait_for(Edge(on_event=lambda *_: None).run(), timeout=10)
+
+
+async def test_an_edge_that_ends_by_itself_ends() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def operator(**_: object) -> None:
+            return
+
+        patch.setattr(kopf, "operator", operator)
+        await asyncio.wait_for(Edge(on_event=lambda *_: None).run(), timeout=10)
