@@ -1,0 +1,5 @@
+"""`python -m tests.cluster`."""
+
+from tests.cluster.cli import run
+
+run()

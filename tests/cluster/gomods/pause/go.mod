@@ -1,0 +1,3 @@
+module conch.local/cluster/pause
+
+go 1.22
