@@ -1,0 +1,143 @@
+"""`make demo`: from nothing to a served model, on a real cluster, in front of your eyes."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import typer
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+
+from tests.cluster.client import Cluster, existing
+from tests.demo.live_view import watch_until
+from tests.support.inference import SAMPLE, digits, infer
+from tests.support.installation import ROOT, install
+
+NAMESPACE = "demo"
+NAME = "digits"
+
+console = Console(highlight=False)
+app = typer.Typer(add_completion=False)
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """A part of the demo, with the time that it took."""
+    console.rule(f"[bold]{title}", align="left")
+    started = time.monotonic()
+    yield
+    console.print(f"[dim]{time.monotonic() - started:.1f} s[/dim]")
+
+
+@app.command()
+def demo(keep: bool = typer.Option(False, help="Leave the model running at the end.")) -> None:
+    """Bring up a cluster, install Conch, serve a model, ask it, scale it, delete it.
+
+    Examples: make demo · .venv/bin/python -m tests.demo --keep · CLUSTER=existing KUBECONFIG=~/.kube/config make demo
+    """
+    with step("1/6  A Kubernetes cluster and the images"):
+        for command in ("up", "build-images"):
+            subprocess.run([sys.executable, "-m", "tests.cluster", command], cwd=ROOT, check=True)
+        cluster = Cluster.current()
+        console.print(cluster.kubectl("get", "nodes", "-L", "nvidia.com/gpu.product").stdout.rstrip())
+    with step("2/6  helm install conch charts/conch"):
+        install(cluster)
+        console.print(cluster.kubectl("get", "pods", "-n", "conch-system").stdout.rstrip())
+    with step("3/6  kubectl apply -f manifests/samples/digits/model-deployment.yaml"):
+        _start(cluster)
+        watch_until(cluster, NAMESPACE, NAME, _is_ready(1), console)
+    with step("4/6  Inference over HTTP and gRPC through the Service"):
+        _ask(cluster)
+    with step("5/6  kubectl scale mdep digits: 1 -> 2 -> 1"):
+        for replicas in (2, 1):
+            cluster.kubectl("scale", "mdep", NAME, "-n", NAMESPACE, f"--replicas={replicas}")
+            watch_until(cluster, NAMESPACE, NAME, _is_ready(replicas), console)
+    if keep:
+        console.print(f"The model is still there: kubectl get mdep,pods -n {NAMESPACE}")
+    else:
+        with step("6/6  kubectl delete mdep digits"):
+            cluster.kubectl("delete", "mdep", NAME, "-n", NAMESPACE)
+            cluster.kubectl("wait", "--for=delete", "pod", "-l", "conch.dev/model-deployment", "-n", NAMESPACE)
+            cluster.kubectl("delete", "namespace", NAMESPACE)
+    console.print(Panel(_next(cluster, keep), title="What to try next", expand=False))
+
+
+def _start(cluster: Cluster) -> None:
+    """The sample's own three commands (model-store.yaml), then the ModelDeployment."""
+    namespace = ("-n", NAMESPACE)
+    cluster.kubectl("create", "namespace", NAMESPACE, check=False)
+    cluster.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
+    cluster.kubectl("delete", "configmap", "model-store", *namespace, "--ignore-not-found")
+    cluster.kubectl("create", "configmap", "model-store", f"--from-file={SAMPLE / 'digits.onnx'}", *namespace)
+    cluster.kubectl("apply", "-f", str(SAMPLE / "model-store.yaml"), *namespace)
+    cluster.kubectl("rollout", "status", "deployment/model-store", *namespace, "--timeout=120s")
+    cluster.kubectl("apply", "-f", str(SAMPLE / "model-deployment.yaml"), *namespace)
+
+
+def _is_ready(replicas: int) -> Callable[[dict[str, Any]], bool]:
+    def check(live: dict[str, Any]) -> bool:
+        status = live.get("status", {})
+        ready: dict[str, Any] = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        current = status.get("observedGeneration") == live["metadata"]["generation"]
+        return bool(current and ready.get("status") == "True" and status.get("replicas") == replicas)
+
+    return check
+
+
+def _ask(cluster: Cluster) -> None:
+    asked = digits()[3:6]
+    pixels = np.stack([digit.pixels for digit in asked])
+    with _service_address(cluster) as host:
+        by_http = infer(f"{host}:8000", NAME, pixels, protocol="http")
+        by_grpc = infer(f"{host}:8001", NAME, pixels, protocol="grpc")
+    panels = []
+    for digit, http, grpc in zip(asked, by_http, by_grpc, strict=True):
+        answers = f"HTTP: {http.argmax()} ({http.max():.1%})\ngRPC: {grpc.argmax()} ({grpc.max():.1%})"
+        panels.append(Panel("\n".join([*digit.picture(), "", answers]), title=f"a drawn {digit.digit}", width=22))
+    console.print(Columns(panels))
+    if not np.array_equal(by_http.argmax(axis=1), by_grpc.argmax(axis=1)):
+        raise SystemExit("HTTP and gRPC gave different answers")
+
+
+@contextmanager
+def _service_address(cluster: Cluster) -> Iterator[str]:
+    """The Service as this machine reaches it: its address on the local cluster, else a port-forward."""
+    if not existing():
+        yield cluster.get("service", NAME, "-n", NAMESPACE)["spec"]["clusterIP"]
+        return
+    forward = subprocess.Popen(
+        [
+            *(str(cluster.bin / "kubectl"), f"--kubeconfig={cluster.kubeconfig}", "port-forward", "-n", NAMESPACE),
+            *(f"service/{NAME}", "8000:8000", "8001:8001"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert forward.stdout
+        forward.stdout.readline()
+        yield "127.0.0.1"
+    finally:
+        forward.terminate()
+        forward.wait()
+
+
+def _next(cluster: Cluster, keep: bool) -> str:
+    lines = [
+        f"export KUBECONFIG={cluster.kubeconfig.relative_to(ROOT) if not existing() else cluster.kubeconfig}",
+        f"export PATH={cluster.bin}:$PATH",
+        "make demo-keep                     # the same, and the model stays",
+        "kubectl get mdep -A -w             # one line per model, with the reason",
+        f"kubectl describe mdep -n {NAMESPACE} {NAME}   # conditions and events",
+        f"kubectl edit mdep -n {NAMESPACE} {NAME}       # try: replicas, suspend: true",
+        "make cluster-down                  # what was built stays cached",
+    ]
+    return "\n".join(line for line in lines if not (keep and line.startswith("make demo-keep")))
+
+
+app()

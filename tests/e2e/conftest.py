@@ -1,0 +1,168 @@
+"""Conch, installed with Helm on the local cluster; each test has a namespace of its own that enforces `restricted`."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.cluster.client import Cluster
+from tests.support.installation import install
+from tests.support.model_store import ModelStore
+from tests.support.waiting import until
+
+SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "digits" / "digits.onnx"
+SMALL = {"resources": {"cpu": "100m", "memory": "768Mi"}, "sharedMemory": "64Mi"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs the whole cluster."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("e2e")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The running cluster, with Conch installed from this checkout."""
+    current = Cluster.current()
+    install(current)
+    return current
+
+
+@pytest.fixture(scope="session")
+def store(cluster: Cluster) -> Iterator[ModelStore]:
+    """A model server with the sample model at /digits.onnx."""
+    models = ModelStore(cluster)
+    models.put("/digits.onnx", SAMPLE.read_bytes())
+    yield models
+    models.close()
+
+
+class Namespace:
+    """A namespace, and shorthands for what the tests do in it."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+
+    def deploy(self, name: str, uri: str, **spec: Any) -> None:
+        """Apply a ModelDeployment; `model` in `spec` adds to the model."""
+        model = {"version": 1, **spec.pop("model", {})}
+        model["source"] = {"uri": uri, **model.get("source", {})}
+        body = {
+            "apiVersion": "conch.dev/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": name, "namespace": self.name},
+            "spec": {"model": model, "runtime": SMALL, **spec},
+        }
+        self.cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
+
+    def mdep(self, name: str) -> dict[str, Any]:
+        """The ModelDeployment."""
+        live: dict[str, Any] = self.cluster.get("mdep", name, "-n", self.name)
+        return live
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """The pods of a ModelDeployment that are not on their way out."""
+        selector = f"conch.dev/model-deployment={name}"
+        items = self.cluster.get("pods", "-n", self.name, "-l", selector)["items"]
+        return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
+
+    def condition(self, name: str, type_: str) -> dict[str, Any]:
+        """A condition that is about the object's present generation, else {}."""
+        live = self.mdep(name)
+        status = live.get("status", {})
+        if status.get("observedGeneration") != live["metadata"]["generation"]:
+            return {}
+        return next((condition for condition in status.get("conditions", ()) if condition["type"] == type_), {})
+
+    def wait_ready(self, name: str, *, replicas: int = 1, seconds: float = 120) -> None:
+        """Wait until it is Ready with this many pods."""
+
+        def ready() -> bool:
+            return (
+                self.condition(name, "Ready").get("status") == "True"
+                and self.mdep(name)["status"]["readyReplicas"] == replicas
+            )
+
+        until(ready, f"{name} to be ready", seconds=seconds)
+
+    def wait_reason(self, name: str, reason: str, *, seconds: float = 60) -> str:
+        """Wait until it is not ready for this reason; returns the message."""
+
+        def told() -> str | None:
+            ready = self.condition(name, "Ready")
+            return ready["message"] if (ready.get("status"), ready.get("reason")) == ("False", reason) else None
+
+        message = until(told, f"{name} to say {reason}", seconds=seconds)
+        columns = self.cluster.kubectl("get", "mdep", name, "-n", self.name).stdout
+        assert reason in columns, "kubectl get shows the reason"
+        return message
+
+    def address(self, name: str) -> str:
+        """The address of its Service, which this machine reaches as pods do."""
+        address: str = self.cluster.get("service", name, "-n", self.name)["spec"]["clusterIP"]
+        return address
+
+    @contextmanager
+    def claim(self, name: str, files: dict[str, bytes]) -> Iterator[None]:
+        """A bound PersistentVolumeClaim with these files; every node of the local cluster sees the same folder."""
+        with tempfile.TemporaryDirectory(prefix="conch-claim-") as temporary:
+            folder = Path(temporary)
+            for path, content in files.items():
+                file = folder / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            # TemporaryDirectory is for its owner alone, the pods run as another user.
+            folder.chmod(0o755)
+            size, modes = {"storage": "1Gi"}, ["ReadOnlyMany"]
+            volume = f"{name}-{self.name}"
+            persistent = {"capacity": size, "accessModes": modes, "hostPath": {"path": str(folder)}}
+            wanted = {"accessModes": modes, "resources": {"requests": size}, "volumeName": volume}
+            metadata = {"name": name, "namespace": self.name}
+            self.cluster.apply(
+                [
+                    {
+                        "apiVersion": "v1",
+                        "kind": "PersistentVolume",
+                        "metadata": {"name": volume},
+                        "spec": {**persistent, "storageClassName": "", "persistentVolumeReclaimPolicy": "Retain"},
+                    },
+                    {
+                        "apiVersion": "v1",
+                        "kind": "PersistentVolumeClaim",
+                        "metadata": metadata,
+                        "spec": {**wanted, "storageClassName": ""},
+                    },
+                ]
+            )
+            yield
+            self.cluster.kubectl("delete", "pv", volume, "--wait=false")
+
+    def ready_endpoints(self, name: str) -> set[str]:
+        """Names of the pods that the Service sends to."""
+        slices = self.cluster.get("endpointslice", "-n", self.name, "-l", f"kubernetes.io/service-name={name}")
+        return {
+            endpoint["targetRef"]["name"]
+            for item in slices["items"]
+            for endpoint in item.get("endpoints") or ()
+            if endpoint["conditions"].get("ready")
+        }
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
+    """A namespace that admits only restricted pods."""
+    name = f"e2e-{uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    yield Namespace(cluster, name)
+    cluster.kubectl("delete", "mdep", "--all", "-n", name, "--wait=false")
+    # The GPUs are needed by the next test, which waits for them while it starts.
+    cluster.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
+    cluster.kubectl("delete", "namespace", name, "--wait=false")

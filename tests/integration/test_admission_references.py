@@ -1,0 +1,160 @@
+"""The policy conch-references: a ModelDeployment names only what its author may use."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import pytest
+
+from tests.support.installed_chart import (
+    MODEL_DEPLOYMENT_RULE,
+    OPERATOR,
+    InstalledChart,
+    installed_chart,
+    model_deployment,
+)
+
+TENANT: Final = "tenant"
+DEVELOPER: Final = "developer"
+NAMING: Final[Mapping[str, Mapping[str, Any]]] = {
+    "service account": {"serviceAccountName": "robot"},
+    "pull secret": {"imagePullSecrets": [{"name": "registry"}]},
+    "claim": {"uri": "pvc://models/fraud"},
+}
+RIGHTS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "service account": ("use", "serviceaccounts", "robot"),
+    "pull secret": ("get", "secrets", "registry"),
+    "claim": ("use", "persistentvolumeclaims", "models"),
+}
+EVERY_REFERENCE: Final = pytest.mark.parametrize("what", NAMING)
+
+
+@pytest.fixture(scope="module")
+def chart() -> Iterator[InstalledChart]:
+    """A cluster with the chart, a tenant who may only write ModelDeployments, and one who may create pods, too."""
+    pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}
+    scale = {"apiGroups": ["conch.dev"], "resources": ["modeldeployments/scale"], "verbs": ["get", "patch"]}
+    with installed_chart() as installed:
+        installed.grant(TENANT, "team", scale, MODEL_DEPLOYMENT_RULE)
+        installed.grant(DEVELOPER, "team", MODEL_DEPLOYMENT_RULE, pods)
+        yield installed
+
+
+@pytest.fixture(autouse=True)
+def _clean(chart: InstalledChart) -> Iterator[None]:
+    yield
+    chart.must("-n", "team", "delete", "modeldeployments", "--all")
+
+
+def _create(chart: InstalledChart, by: str, **spec: Any) -> Any:
+    return chart.run("create", "-f", "-", by=by, objects=model_deployment(**spec))
+
+
+def _may_use(what: str) -> dict[str, Any]:
+    verb, resource, name = RIGHTS[what]
+    return {"apiGroups": [""], "resources": [resource], "resourceNames": [name], "verbs": [verb]}
+
+
+def _assert_refused(answer: Any, *words: str) -> None:
+    assert answer.returncode != 0
+    assert "'conch-references'" in answer.stderr, answer.stderr
+    for word in words:
+        assert word in answer.stderr
+
+
+@EVERY_REFERENCE
+def test_a_tenant_may_not_name_it_and_is_told_what_to_ask_for(chart: InstalledChart, what: str) -> None:
+    verb, resource, name = RIGHTS[what]
+    _assert_refused(
+        _create(chart, TENANT, **NAMING[what]), f'ask for the verb "{verb}" on {resource}/{name}', "namespace team"
+    )
+
+
+@EVERY_REFERENCE
+def test_who_may_create_pods_may_name_it(chart: InstalledChart, what: str) -> None:
+    assert _create(chart, DEVELOPER, **NAMING[what]).returncode == 0
+
+
+@EVERY_REFERENCE
+def test_an_administrator_may_name_it(chart: InstalledChart, what: str) -> None:
+    assert _create(chart, "", **NAMING[what]).returncode == 0
+
+
+@EVERY_REFERENCE
+def test_who_has_the_right_to_this_one_may_name_it_and_no_other(chart: InstalledChart, what: str) -> None:
+    user = f"user-of-{what.replace(' ', '-')}"
+    chart.grant(user, "team", MODEL_DEPLOYMENT_RULE, _may_use(what))
+    for other in NAMING.keys() - {what}:
+        _assert_refused(_create(chart, user, **NAMING[other]))
+    assert _create(chart, user, **NAMING[what]).returncode == 0
+
+
+@EVERY_REFERENCE
+def test_a_right_in_another_namespace_does_not_count(chart: InstalledChart, what: str) -> None:
+    chart.run("create", "namespace", "elsewhere")
+    user = f"stranger-to-{what.replace(' ', '-')}"
+    chart.grant(user, "team", MODEL_DEPLOYMENT_RULE)
+    chart.grant(user, "elsewhere", _may_use(what), {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]})
+    _assert_refused(_create(chart, user, **NAMING[what]))
+
+
+@EVERY_REFERENCE
+def test_it_may_not_be_added_later_either(chart: InstalledChart, what: str) -> None:
+    assert _create(chart, TENANT).returncode == 0
+    naming = dict(NAMING[what])
+    uri = naming.pop("uri", "https://models.example.com/3.onnx")
+    patch = {"spec": {"model": {"source": {"uri": uri}}, **naming}}
+    answer = chart.run(
+        *("-n", "team", "patch", "modeldeployment", "sentiment", "--type=merge", "-p", json.dumps(patch)), by=TENANT
+    )
+    _assert_refused(answer)
+
+
+@EVERY_REFERENCE
+def test_a_tenant_may_not_run_another_model_with_what_an_administrator_named(chart: InstalledChart, what: str) -> None:
+    _create(chart, "", **NAMING[what])
+    patch = '{"spec": {"model": {"version": 4}}}'
+    answer = chart.run(*("-n", "team", "patch", "mdep", "sentiment", "--type=merge", "-p", patch), by=TENANT)
+    _assert_refused(answer)
+
+
+def test_labels_scale_status_and_deletion_stay_free(chart: InstalledChart) -> None:
+    _create(chart, "", replicas=1, **NAMING["service account"], **NAMING["claim"])
+    chart.must("-n", "team", "label", "modeldeployment", "sentiment", "team=mine", by=TENANT)
+    chart.must("-n", "team", "scale", "modeldeployment", "sentiment", "--replicas=2", by=TENANT)
+    status = {**model_deployment(), "status": {"url": "http://sentiment.team"}}
+    del status["spec"]
+    chart.must(
+        *("apply", "--server-side", "--subresource=status", "--field-manager=conch-operator-status", "-f", "-"),
+        by=OPERATOR,
+        objects=status,
+    )
+    assert chart.api.get("modeldeployment", "sentiment", "-n", "team")["status"]["url"] == "http://sentiment.team"
+    chart.must("-n", "team", "delete", "modeldeployment", "sentiment", by=TENANT)
+
+
+def test_each_of_eight_pull_secrets_is_checked(chart: InstalledChart) -> None:
+    secrets = [{"name": f"registry-{index}"} for index in range(8)]
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    user = "user-of-eight"
+    chart.grant(user, "team", MODEL_DEPLOYMENT_RULE, {**rule, "resourceNames": [each["name"] for each in secrets[:7]]})
+    _assert_refused(_create(chart, user, imagePullSecrets=secrets), "spec.imagePullSecrets[7].name", "registry-7")
+    # All checks of one request are within the API server's cost limit as well.
+    everything = {"imagePullSecrets": secrets, **NAMING["service account"], **NAMING["claim"]}
+    chart.grant(
+        "user-of-everything",
+        "team",
+        MODEL_DEPLOYMENT_RULE,
+        {**rule, "resourceNames": [each["name"] for each in secrets]},
+        _may_use("service account"),
+        _may_use("claim"),
+    )
+    created = _create(chart, "user-of-everything", **everything)
+    assert created.returncode == 0, created.stderr
+
+
+@pytest.mark.parametrize("uri", ["PVC://models/fraud", " pvc://models/fraud", "pvc://models", "pvc://mo\tdels/fraud"])
+def test_no_spelling_of_a_claim_gets_past_the_policy(chart: InstalledChart, uri: str) -> None:
+    answer = _create(chart, TENANT, uri=uri)
+    assert answer.returncode != 0
+    assert "model.source.uri" in answer.stderr
