@@ -152,6 +152,23 @@ def test_a_lease_that_is_given_back_after_the_work_is_taken_at_the_next_look() -
     _with_two(test)
 
 
+@pytest.mark.parametrize(("there", "back"), [(0.05, 0.4), (0.3, 0.01)], ids=["written", "on its way"])
+def test_a_lease_is_given_back_although_its_renewal_was_cut_off(there: float, back: float) -> None:
+    async def test(server: Server, a: Elector, b: Elector) -> None:
+        del b
+        a.wire.faults = [(there, back, "")]
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if not a.wire.faults:
+                break
+        await asyncio.sleep(0.1)
+        await a.stop()
+        assert server.writes[-1].holder == ""
+        a.start()
+
+    _with_two(test)
+
+
 def test_a_leader_that_cannot_renew_stops_before_anybody_may_take_over() -> None:
     async def test(server: Server, a: Elector, b: Elector) -> None:
         del server

@@ -20,6 +20,7 @@ DURATION_SECONDS = 10
 RENEW_DEADLINE_SECONDS = 7.0
 RETRY_SECONDS = 2.0
 _CLOCK_MARGIN_SECONDS = 0.5
+_RELEASE_SECONDS = 1.0
 
 
 class Record(Protocol):
@@ -128,17 +129,29 @@ class Leadership:
         self._leads_until = asked_at + RENEW_DEADLINE_SECONDS
 
     async def _release(self) -> None:
-        if not self.leads() or self._seen is None:
-            return
+        """Give the Lease back if it is ours; a fault only means that it runs out by itself.
+
+        It is read anew each time: a renewal that the cancellation cut off may be written, or still be on its way.
+        """
         self._leads_until = float("-inf")
-        with suppress(Exception):  # the Lease runs out by itself
-            async with asyncio.timeout(1.0):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                while True:
+                    if await self._released():
+                        return
+                    await asyncio.sleep(_RELEASE_SECONDS / 20)
+
+    async def _released(self) -> bool:
+        try:
+            record = await self._store.read()
+            if record.holder == self._identity:
                 await self._store.write(
-                    holder="",
-                    transitions=self._seen.transitions,
-                    version=self._seen.version,
-                    now=datetime.now(UTC),
+                    holder="", transitions=record.transitions, version=record.version, now=datetime.now(UTC)
                 )
+        except Exception as error:  # any fault of the store has the same answer: try again until the deadline
+            _log.info("lease not given back", error=str(error) or type(error).__name__)
+            return False
+        return True
 
 
 async def _end(work: asyncio.Task[None]) -> None:
