@@ -21,6 +21,7 @@ check: $(VENV)/ready ## Format, lint, types, import rules, generated files
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+	$(RUN) -m tests.cluster build-programs
 	$(RUN) -m tests.generate --check
 
 unit: $(VENV)/ready ## Tests without any process of their own: unit, golden, simulation
@@ -30,6 +31,7 @@ contract: $(VENV)/ready ## Tests against the real Triton on loopback
 	$(RUN) -m pytest tests/contract
 
 integration: $(VENV)/ready ## Tests against a real API server on loopback
+	$(RUN) -m tests.cluster build-programs
 	$(RUN) -m pytest tests/integration
 
 e2e: $(VENV)/ready ## Tests on the whole local cluster

@@ -103,6 +103,13 @@ def load_image(
     images.load(name, tar or images.save(name))
 
 
+@app.command(epilog="Example: python -m tests.cluster build-programs")
+@_plain_errors
+def build_programs() -> None:
+    """Compile the cluster's programs that are not in the cache yet; tests with a time limit can then count on them."""
+    say(f"The programs are in {binaries.ensure()}")
+
+
 @app.command(epilog="Example: python -m tests.cluster build-images")
 @_plain_errors
 def build_images(

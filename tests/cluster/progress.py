@@ -41,8 +41,11 @@ def step(what: str, *, expected_seconds: float = 0.0, rest_seconds: float = 0.0)
     def text() -> str:
         elapsed = time.monotonic() - started
         line = f"{what} ... {duration(elapsed)}"
-        if expected_seconds + rest_seconds > 0:
-            line += f", about {duration(max(expected_seconds - elapsed, 1) + rest_seconds)} left in all"
+        if elapsed < expected_seconds:
+            line += f", about {duration(expected_seconds - elapsed + rest_seconds)} left in all"
+        elif expected_seconds:
+            line += f" (it took {duration(expected_seconds)} elsewhere)"
+            line += f", then about {duration(rest_seconds)}" if rest_seconds else ""
         return line
 
     done = threading.Event()
