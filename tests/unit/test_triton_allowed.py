@@ -24,6 +24,21 @@ PROGRAMS = SourcePolicy(backends=("onnxruntime", "python"))
         ('backend: "onnxruntime"', ["1/model.onnx", "1/model.py"]),
         ('backend: "onnxruntime" runtime: "model.py"', ["1/model.onnx"]),
         ('backend: "onnxruntime" model_operations { op_library_filename: "x.so" }', ["1/model.onnx", "x.so"]),
+        ('backend: "onnxruntime" model_operations { op_library_filename: "x" }', ["1/model.onnx", "x"]),
+        ('backend: "onnxruntime" model_repository_agents { agents { name: "../x" } }', ["1/model.onnx"]),
+        ('platform: "ensemble" model_repository_agents { agents { name: "../x" } }', []),
+        ('backend: "onnxruntime"', ["1/model.onnx", "1/d/libtritonrepoagent_../x"]),
+        ('backend: "onnxruntime" default_model_filename: "model.py"', ["1/model.py/x", "1/model/__init__.py"]),
+        ('backend: "onnxruntime" default_model_filename: "../../x"', ["1/model.onnx"]),
+        ('backend: "onnxruntime"', ["1/model.onnx", "1/x.so.1"]),
+        ('backend: "openvino" parameters { key: "CPU_EXTENSION_PATH" value { string_value: "x" } }', ["1/model.xml"]),
+        ('backend: "openvino" parameters { key: "new" value { string_value: "/models/x" } }', ["1/model.xml"]),
+        (
+            'backend: "onnxruntime" optimization { execution_accelerators { cpu_execution_accelerator '
+            '{ name: "openvino" parameters { key: "load_config" value: "/models/x.json" } } } }',
+            ["1/model.onnx"],
+        ),
+        ('backend: "onnxruntime" parameters { key: "EXECUTION_ENV_PATH" value { string_value: "e" } }', ["1/m.onnx"]),
     ],
 )
 def test_a_program_is_refused_where_models_must_be_data(config: str, files: list[str]) -> None:
@@ -37,8 +52,14 @@ def test_a_program_is_refused_where_models_must_be_data(config: str, files: list
         ('backend: "onnxruntime"', ["1/model.onnx"], "onnxruntime"),
         ("", ["1/model.onnx", "labels.txt"], "onnxruntime"),
         ("", ["1/model.plan"], "tensorrt"),
-        ('platform: "onnxruntime_onnx"', ["1/model.onnx"], ""),
+        ('platform: "onnxruntime_onnx"', ["1/model.onnx"], "onnxruntime"),
         ('platform: "ensemble"', [], ""),
+        ('ensemble_scheduling { step { model_name: "a" } }', [], ""),
+        (
+            'backend: "onnxruntime" parameters { key: "intra_op_thread_count" value { string_value: "2" } }',
+            ["1/model.onnx", "1/model.onnx.data"],
+            "onnxruntime",
+        ),
     ],
 )
 def test_data_is_served_with_the_backend_that_triton_would_find(config: str, files: list[str], backend: str) -> None:
@@ -51,6 +72,23 @@ def test_a_program_is_served_where_its_backend_is_allowed() -> None:
     settle_backend(parse_config('backend: "python"'), ["1/model.py"], PROGRAMS)
     with pytest.raises(ModelNotAllowedError):
         settle_backend(parse_config('backend: "pytorch"'), ["1/model.pt"], PROGRAMS)
+
+
+@pytest.mark.parametrize("platform", ["onnxruntime", "python", "somebodys"])
+def test_a_platform_that_triton_would_understand_differently_is_invalid(platform: str) -> None:
+    with pytest.raises(InvalidModelError, match="platform"):
+        settle_backend(parse_config(f'platform: "{platform}" default_model_filename: "model.py"'), [], DATA_ONLY)
+
+
+def test_what_triton_is_told_names_the_backend_alone() -> None:
+    config = parse_config('platform: "tensorrt_plan"')
+    settle_backend(config, ["1/model.plan"], DATA_ONLY)
+    assert (config.backend, config.platform) == ("tensorrt", "")
+
+
+def test_an_ensemble_with_a_backend_is_invalid() -> None:
+    with pytest.raises(InvalidModelError, match="ensemble"):
+        settle_backend(parse_config('platform: "ensemble" backend: "onnxruntime"'), [], DATA_ONLY)
 
 
 def test_a_model_that_names_no_backend_and_has_no_known_file_is_invalid() -> None:

@@ -25,7 +25,10 @@ class Wanted:
 
     @classmethod
     def of(cls, assignment: Assignment) -> "Wanted":
-        """Keys leave out what does not change the result: the revision's name and the policy (checked anew anyway)."""
+        """Keys leave out what does not change the result: the revision's name, and the policy.
+
+        A policy that becomes stricter takes no model away that serves: it holds at the next fetch and the next load.
+        """
         fetch_key = _key(assignment.uri, assignment.digest)
         config = assignment.config.to_wire()
         parts = (LAYOUT_FORMAT, fetch_key, assignment.name, assignment.version, assignment.format.value, config)

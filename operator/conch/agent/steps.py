@@ -153,7 +153,14 @@ class Steps:
             (model / CONFIG).write_text(format_config(config))
             self._volume.keep_layout(wanted.layout_key, model, assignment.name)
 
+    def _check_backend(self, assignment: Assignment) -> None:
+        """What lies on the volume was allowed when it was laid out; it is loaded only if it is allowed now."""
+        model = self._volume.repository / assignment.name
+        config = parse_config((model / CONFIG).read_text())
+        settle_backend(config, read_tree(model).files - {CONFIG}, assignment.source_policy)
+
     async def _load(self, wanted: Wanted) -> None:
+        await in_thread(lambda _checkpoint: self._check_backend(wanted.assignment))
         name, version = wanted.assignment.name, wanted.assignment.version
         try:
             await self._triton.load(name, timeout_seconds=self._settings.load_timeout_seconds)
