@@ -6,7 +6,10 @@ import pytest
 
 from tests.support.installed_chart import InstalledChart, installed_chart, model_deployment
 
-ALLOWED = "policy.images.allowed={nvcr.io/nvidia/tritonserver,registry.example.com,registry.example.com:5000/triton/}"
+ALLOWED = (
+    "policy.images.allowed="
+    "{nvcr.io/nvidia/tritonserver,registry.example.com,registry.example.com:5000/triton/,quay.example.com/pinned:1}"
+)
 DIGEST = f"sha256:{'0' * 64}"
 
 
@@ -26,6 +29,8 @@ def chart() -> Iterator[InstalledChart]:
         f"nvcr.io/nvidia/tritonserver@{DIGEST}",
         f"nvcr.io/nvidia/tritonserver:26.07-py3@{DIGEST}",
         "registry.example.com:5000/triton/custom:1",
+        "quay.example.com/pinned:1",
+        f"quay.example.com/pinned:1@{DIGEST}",
         "registry.example.com:5000/triton/deep/custom:1",
     ],
 )
@@ -42,6 +47,9 @@ def test_allowed(chart: InstalledChart, image: str | None) -> None:
         "nvcr.io/nvidia/tritonserver/of-somebody:1",
         "nvcr.io/nvidia/tritonserver:1/of-somebody",
         "NVCR.io/nvidia/tritonserver:1",
+        "quay.example.com/pinned",
+        "quay.example.com/pinned:2",
+        "quay.example.com/pinned:10",
         "docker.io/nvcr.io/nvidia/tritonserver:1",
         "tritonserver:1",
         "registry.example.com:5000/other",

@@ -20,11 +20,15 @@ NAMING: Final[Mapping[str, Mapping[str, Any]]] = {
     "service account": {"serviceAccountName": "robot"},
     "pull secret": {"imagePullSecrets": [{"name": "registry"}]},
     "claim": {"uri": "pvc://models/fraud"},
+    "priority class": {"scheduling": {"priorityClassName": "urgent"}},
+    "runtime class": {"scheduling": {"runtimeClassName": "nvidia"}},
 }
-RIGHTS: Final[Mapping[str, tuple[str, str, str]]] = {
-    "service account": ("use", "serviceaccounts", "robot"),
-    "pull secret": ("get", "secrets", "registry"),
-    "claim": ("use", "persistentvolumeclaims", "models"),
+RIGHTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
+    "service account": ("use", "", "serviceaccounts", "robot"),
+    "pull secret": ("get", "", "secrets", "registry"),
+    "claim": ("use", "", "persistentvolumeclaims", "models"),
+    "priority class": ("use", "scheduling.k8s.io", "priorityclasses", "urgent"),
+    "runtime class": ("use", "node.k8s.io", "runtimeclasses", "nvidia"),
 }
 EVERY_REFERENCE: Final = pytest.mark.parametrize("what", NAMING)
 
@@ -51,8 +55,8 @@ def _create(chart: InstalledChart, by: str, **spec: Any) -> Any:
 
 
 def _may_use(what: str) -> dict[str, Any]:
-    verb, resource, name = RIGHTS[what]
-    return {"apiGroups": [""], "resources": [resource], "resourceNames": [name], "verbs": [verb]}
+    verb, group, resource, name = RIGHTS[what]
+    return {"apiGroups": [group], "resources": [resource], "resourceNames": [name], "verbs": [verb]}
 
 
 def _assert_refused(answer: Any, *words: str) -> None:
@@ -64,7 +68,7 @@ def _assert_refused(answer: Any, *words: str) -> None:
 
 @EVERY_REFERENCE
 def test_a_tenant_may_not_name_it_and_is_told_what_to_ask_for(chart: InstalledChart, what: str) -> None:
-    verb, resource, name = RIGHTS[what]
+    verb, _, resource, name = RIGHTS[what]
     _assert_refused(
         _create(chart, TENANT, **NAMING[what]), f'ask for the verb "{verb}" on {resource}/{name}', "namespace team"
     )
@@ -140,14 +144,14 @@ def test_each_of_eight_pull_secrets_is_checked(chart: InstalledChart) -> None:
     chart.grant(user, "team", MODEL_DEPLOYMENT_RULE, {**rule, "resourceNames": [each["name"] for each in secrets[:7]]})
     _assert_refused(_create(chart, user, imagePullSecrets=secrets), "spec.imagePullSecrets[7].name", "registry-7")
     # All checks of one request are within the API server's cost limit as well.
-    everything = {"imagePullSecrets": secrets, **NAMING["service account"], **NAMING["claim"]}
+    scheduling = {"priorityClassName": "urgent", "runtimeClassName": "nvidia", "tolerations": [{"key": "gpu"}] * 32}
+    everything = {"imagePullSecrets": secrets, "scheduling": scheduling, **NAMING["service account"], **NAMING["claim"]}
     chart.grant(
         "user-of-everything",
         "team",
         MODEL_DEPLOYMENT_RULE,
         {**rule, "resourceNames": [each["name"] for each in secrets]},
-        _may_use("service account"),
-        _may_use("claim"),
+        *(_may_use(what) for what in RIGHTS if what != "pull secret"),
     )
     created = _create(chart, "user-of-everything", **everything)
     assert created.returncode == 0, created.stderr
@@ -158,3 +162,36 @@ def test_no_spelling_of_a_claim_gets_past_the_policy(chart: InstalledChart, uri:
     answer = _create(chart, TENANT, uri=uri)
     assert answer.returncode != 0
     assert "model.source.uri" in answer.stderr
+
+
+UNUSUAL: Final = pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"scheduling": {"tolerations": [{"operator": "Exists"}]}}, "give each toleration the key of its taint"),
+        (
+            {"scheduling": {"tolerations": [{"key": "node-role.kubernetes.io/control-plane"}]}},
+            "node-role.kubernetes.io",
+        ),
+        ({"gpu": {"resource": "devices.example.com/kvm"}}, "policy.gpuResources"),
+    ],
+    ids=["every taint", "control plane", "another device"],
+)
+
+
+@UNUSUAL
+def test_a_tenant_gets_nothing_that_pods_could_not_have_without_the_operator(
+    chart: InstalledChart, spec: dict[str, Any], words: str
+) -> None:
+    _assert_refused(_create(chart, TENANT, **spec), words)
+
+
+@UNUSUAL
+def test_who_may_create_pods_gets_it(chart: InstalledChart, spec: dict[str, Any], words: str) -> None:
+    del words
+    assert _create(chart, DEVELOPER, **spec).returncode == 0
+
+
+def test_a_tenant_may_tolerate_a_taint_by_its_key_and_ask_for_a_mig_profile(chart: InstalledChart) -> None:
+    scheduling = {"tolerations": [{"key": "team", "operator": "Exists"}]}
+    created = _create(chart, TENANT, scheduling=scheduling, gpu={"resource": "nvidia.com/mig-1g.10gb"})
+    assert created.returncode == 0, created.stderr

@@ -30,6 +30,8 @@ def _source(uri: str) -> dict[str, Any]:
         ({"runtime": {"sharedMemory": "8Gi"}}, "make memory larger than sharedMemory"),
         ({"runtime": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}, "remove them from runtime.env"),
         ({"runtime": {"resources": {"memory": "lots"}}}, "should match"),
+        ({"runtime": {"resources": {"cpu": "0"}}}, "more than 0"),
+        ({"runtime": {"resources": {"cpu": 0}}}, "more than 0"),
         ({"scheduling": {"nodeSelector": {"not a key": "x"}}}, "qualified names"),
         ({"replicas": -1}, "greater than or equal to 0"),
         ({"autoscaling": {"minReplicas": 1}}, 'unknown field "spec.autoscaling"'),

@@ -166,12 +166,21 @@ def test_the_rule_about_environment_is_that_of_the_types() -> None:
     assert f"'{RESERVED_ENV}'" in rule["rule"]
 
 
-@pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "BASH_ENV", "AWS_PROFILE", "CONCH_ADMIN_KEY"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LD_PRELOAD", "PYTHONPATH", "PATH", "BASH_ENV", "AWS_PROFILE", "CONCH_ADMIN_KEY", "CUDA_INJECTION64_PATH"),
+        *("NVTX_INJECTION64_PATH", "INTEL_LIBITTNOTIFY64", "OMP_TOOL_LIBRARIES", "OV_FRONTEND_PATH", "NCCL_NET_PLUGIN"),
+        *("OCL_ICD_VENDORS", "AMD_VISIBLE_DEVICES", "MALLOC_PRELOAD"),
+    ],
+)
 def test_a_variable_that_changes_what_runs_is_reserved(name: str) -> None:
     assert re.match(RESERVED_ENV, name)
 
 
-@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MY_PATH", "PATHS", "LDAP_HOST", "MY_PYTHON"])
+@pytest.mark.parametrize(
+    "name", ["OMP_NUM_THREADS", "MY_PATH", "PATHS", "LDAP_HOST", "MY_PYTHON", "OVERFLOW", "CUDA_CACHE_MAXSIZE"]
+)
 def test_an_ordinary_variable_is_not_reserved(name: str) -> None:
     assert not re.match(RESERVED_ENV, name)
 

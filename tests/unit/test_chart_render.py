@@ -112,7 +112,8 @@ def test_every_setting_can_be_set() -> None:
         ("log.level=loud", "/log/level"),
         ("image.digest=latest", "/image/digest"),
         ("modelPods.volumeLimit=much", "/modelPods/volumeLimit"),
-        ("policy.images.allowed={registry.example.com/triton:1}", "/policy/images/allowed/0"),
+        ("policy.images.allowed={registry.example.com/triton *}", "/policy/images/allowed/0"),
+        ("policy.gpuResources={gpu}", "/policy/gpuResources/0"),
         ("policy.images.allowed={'}", "/policy/images/allowed/0"),
     ],
 )
@@ -138,9 +139,9 @@ def test_every_value_has_a_place_in_the_schema() -> None:
 @pytest.mark.parametrize(
     ("triton", "allowed", "expected"),
     [
-        ("nvcr.io/nvidia/tritonserver:26.07-py3", "", ["nvcr.io/nvidia/tritonserver"]),
+        ("nvcr.io/nvidia/tritonserver:26.07-py3", "", ["nvcr.io/nvidia/tritonserver:26.07-py3"]),
         ("registry.example.com:5000/triton", "", ["registry.example.com:5000/triton"]),
-        (f"a/triton:1@sha256:{'0' * 64}", "", ["a/triton"]),
+        (f"a/triton:1@sha256:{'0' * 64}", "", [f"a/triton:1@sha256:{'0' * 64}"]),
         ("a/triton:1", "b/triton,c/", ["b/triton", "c/"]),
     ],
 )

@@ -47,8 +47,7 @@ logLevel: {{ .Values.log.level }}
 
 {{- define "conch.healthPort" -}}8080{{- end }}
 
-{{/* Allowed repositories as a CEL list; triton.image without its tag and digest when the values name none. */}}
+{{/* Allowed images as a CEL list; exactly triton.image when the values name none. */}}
 {{- define "conch.allowedImages" -}}
-{{- $repository := regexReplaceAll ":[^/:]*$" (regexFind "^[^@]+" .Values.triton.image) "" -}}
-{{- .Values.policy.images.allowed | default (list $repository) | toJson -}}
+{{- .Values.policy.images.allowed | default (list .Values.triton.image) | toJson -}}
 {{- end }}

@@ -5,16 +5,20 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
+from conch.api.canonical import quantity
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
 from conch.api.types import ApiModel, DnsName, LabelValue, QualifiedName, Quantity
 
 RESERVED_ENV: Final = (
-    r"^((LD|NVIDIA|TRITON|AWS|CONCH|BASH|GCONV|GLIBC|CUDA_INJECTION|OPENSSL)_.*|PYTHON.*|PATH|ENV|IFS|PS4|SHELLOPTS)$"
+    r"^((LD|NVIDIA|TRITON|AWS|CONCH|BASH|GCONV|GLIBC|OPENSSL|NVTX|OV|OCL|OPENCL|NCCL|UCX|GDK)_.*"
+    r"|(CUDA_INJECTION|INTEL_|OMP_TOOL|PYTHON).*|.*(_VISIBLE_DEVICES|_PRELOAD|_PLUGIN|_PLUGINS|_LIBRARY|_LIBRARIES)"
+    r"|PATH|ENV|IFS|PS4|SHELLOPTS)$"
 )
 """Variables that change what code runs in the pod, what it may reach or how Conch talks to it.
 
-BASH_ENV and its like too: the entrypoint of NVIDIA's image is a shell script, and bash runs what BASH_ENV names.
+BASH_ENV and its like too: the entrypoint of NVIDIA's image is a shell script, and bash runs what BASH_ENV names. CUDA,
+NVTX, oneAPI's and OpenVINO's loaders take a library's path from the environment; a device plugin's runtime the devices.
 """
 
 
@@ -22,7 +26,7 @@ class EnvVar(ApiModel):
     """An environment variable of the Triton container."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-    value: Annotated[str, Field(max_length=4096)] = ""
+    value: Annotated[str, Field(max_length=1024)] = ""
 
     @field_validator("name")
     @classmethod
@@ -37,6 +41,13 @@ class Resources(ApiModel):
 
     cpu: Quantity = "1"
     memory: Annotated[Quantity, Field(description="Includes sharedMemory.")] = "4Gi"
+
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _limits_something(cls, amount: str) -> str:
+        if quantity(amount) <= 0:
+            raise ValueError("0 would be no limit at all; give more than 0")
+        return amount
 
 
 class LogLevel(ApiModel):
@@ -58,7 +69,17 @@ class Runtime(ApiModel):
             description="Triton image by tag or digest. Default: the installation's.",
         ),
     ] = None
-    resources: Resources = Resources()
+    resources: Annotated[
+        Resources,
+        Field(
+            json_schema_extra=rules(
+                Rule(
+                    rule="[self.cpu, self.memory].all(q, quantity(string(q)).isGreaterThan(quantity('0')))",
+                    message="cpu and memory must be more than 0: to the kubelet, 0 is no limit at all",
+                )
+            )
+        ),
+    ] = Resources()
     shared_memory: Annotated[Quantity, Field(description="Size of /dev/shm.")] = "1Gi"
     env: Annotated[
         tuple[EnvVar, ...],
@@ -69,7 +90,7 @@ class Runtime(ApiModel):
                     Rule(
                         rule=f"self.all(e, !e.name.matches('{RESERVED_ENV}'))",
                         message="names that change what runs in the pod (LD_*, PYTHON*, NVIDIA_*, TRITON_*, AWS_*, "
-                        "CONCH_*, BASH_*, PATH, ...) are reserved; remove them from runtime.env",
+                        "CONCH_*, *_VISIBLE_DEVICES, PATH, ...) are reserved; remove them from runtime.env",
                     )
                 ),
                 "x-kubernetes-list-type": "map",

@@ -147,7 +147,7 @@ def _triton(
             ),
         ],
         # The key last: a variable may name only those that stand before it.
-        "env": [*(_plain_env(env) for env in runtime.env), _admin_key_env(owner)],
+        "env": [*_devices_env(spec.gpu), *(_plain_env(env) for env in runtime.env), _admin_key_env(owner)],
         "ports": [
             {"name": "http", "containerPort": pod.HTTP_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": pod.GRPC_PORT, "protocol": "TCP"},
@@ -182,6 +182,11 @@ def _triton(
             {"name": _SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod's own
         ],
     }
+
+
+def _devices_env(gpu: Gpu) -> list[dict[str, Any]]:
+    """CUDA's images ask for all of the node's GPUs; a container runtime that listens to that gives them uncounted."""
+    return [] if gpu.count else [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
 
 
 def _plain_env(env: EnvVar) -> dict[str, Any]:
