@@ -118,6 +118,10 @@ def test_an_empty_list_allows_no_host_and_still_every_claim() -> None:
         *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.1"),
         *("224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254", "ff02::1", "ff0e::1"),
         *("::ffff:10.0.0.1", "::ffff:169.254.169.254"),
+        "168.63.129.16",
+        "fec0::1",
+        "::8.8.8.8",
+        "::ffff:0:8.8.8.8",
     ],
 )
 def test_an_address_that_is_not_public_needs_a_host_that_is_named(address: str) -> None:
@@ -141,6 +145,15 @@ def test_an_ipv4_address_counts_the_same_inside_ipv6(address: object) -> None:
 def test_a_uri_that_cannot_be_meant_is_refused_in_words(uri: str) -> None:
     with pytest.raises(SourceUriError):
         parse_source_uri(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://[bad/x?X-Signature=S3CRET", "https:///x?S3CRET", "pvc://c/p?S3CRET", "S3CRET"]
+)
+def test_a_uri_that_may_be_signed_is_not_repeated(uri: str) -> None:
+    with pytest.raises(SourceUriError) as caught:
+        parse_source_uri(uri)
+    assert "S3CRET" not in str(caught.value)
 
 
 def test_multicast_behind_a_mapped_address_is_not_public() -> None:

@@ -17,6 +17,17 @@ CODE_BACKENDS: Final = frozenset({"python", "pytorch"})
 """Backends whose models are code: a script, or a pickle-based archive."""
 
 
+_NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # a cloud's own services, at an address that looks public
+        "fec0::/10",  # site-local, before there were unique local addresses
+        "::/96",  # IPv4 inside IPv6, in two forms that nobody should send
+        "::ffff:0:0:0/96",
+    )
+)
+
+
 class SourceUriError(ValueError):
     """A source URI that cannot be used; the message says what to write instead."""
 
@@ -42,15 +53,18 @@ Source = HttpSource | ClaimSource
 
 
 def parse_source_uri(uri: str) -> Source:
-    """Parse `https://…`, `http://…` or `pvc://claim/path`; raises SourceUriError with what to do."""
+    """Parse `https://…`, `http://…` or `pvc://claim/path`; raises SourceUriError with what to do.
+
+    The error never repeats the URI: it may be signed, and status, Events and logs are read by more people.
+    """
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise SourceUriError(f"{uri!r} is not a URI: {error}") from error
+        raise SourceUriError("the source is not a URI; use https://HOST/PATH or pvc://CLAIM/PATH") from error
     match parts.scheme:
         case "https" | "http":
             if not parts.hostname:
-                raise SourceUriError(f"{uri!r} names no host; write {parts.scheme}://HOST/PATH")
+                raise SourceUriError(f"the source URI names no host; write {parts.scheme}://HOST/PATH")
             if parts.username or parts.password:
                 raise SourceUriError(
                     "a source URI must not carry credentials; everybody who reads the object sees them"
@@ -60,10 +74,10 @@ def parse_source_uri(uri: str) -> Source:
             path = parts.path.strip("/")
             plain = not (parts.query or parts.fragment)
             if not plain or not parts.netloc or not path or any(part in ("", ".", "..") for part in path.split("/")):
-                raise SourceUriError(f"{uri!r} is not pvc://CLAIM/PATH with a plain path")
+                raise SourceUriError("the source URI is not pvc://CLAIM/PATH with a plain path")
             return ClaimSource(claim=parts.netloc, path=path)
         case _:
-            raise SourceUriError(f"{uri!r} has no supported scheme; use https://HOST/PATH or pvc://CLAIM/PATH")
+            raise SourceUriError("the source URI has no supported scheme; use https://HOST/PATH or pvc://CLAIM/PATH")
 
 
 BackendName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -115,7 +129,7 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address)
     mapped = getattr(ip, "ipv4_mapped", None)
     meant = mapped or ip
-    return meant.is_global and not meant.is_multicast
+    return meant.is_global and not meant.is_multicast and not any(meant in network for network in _NOT_PUBLIC)
 
 
 def _matches(host: str, patterns: tuple[str, ...]) -> bool:
