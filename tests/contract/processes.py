@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport, Assignment
 from conch.api.triton_arguments import triton_arguments
 from tests.images.triton import assemble
@@ -150,9 +151,9 @@ class Agent(Process):
         """What the agent logged; every line must be JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    async def report(self, key: str = ADMIN_KEY) -> AgentReport | None:
+    async def report(self) -> AgentReport | None:
         """Its report, or None while it does not listen."""
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {names.status_key(ADMIN_KEY)}"}) as session:
             try:
                 async with session.get(f"http://127.0.0.1:{self.port}/status") as response:
                     assert response.status == 200, response.status

@@ -186,6 +186,23 @@ async def test_an_agent_killed_neither_fetches_nor_loads_again(pod: Pod, files: 
     assert (files.requests["/model.onnx"], loads(pod)) == (1, 1)
 
 
+async def test_a_backend_that_is_no_longer_allowed_serves_on_and_is_not_loaded_again(
+    pod: Pod, files: FileServer
+) -> None:
+    files.files["/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    policy = files.assignment("/").source_policy.model_copy(update={"backends": ("tensorrt",)})
+    pod.agent.assign(files.assignment("/model.onnx", source_policy=policy, revision="r2"))
+    await pod.agent.until(lambda report: report.revision == "r2" and report.phase is AgentPhase.READY)
+    pod.triton.stop(signal.SIGKILL)
+    pod.triton.start()
+    report = await pod.agent.until_phase(AgentPhase.FAILED)
+    assert report.reason is Reason.MODEL_NOT_ALLOWED
+    assert loads(pod) == 1
+
+
 async def test_a_new_assignment_replaces_the_model_and_removes_the_old_one(pod: Pod, files: FileServer) -> None:
     second = classifier(2)
     files.files |= {"/a/model.onnx": classifier(1), "/b/model.onnx": second}
@@ -221,7 +238,7 @@ async def test_status_needs_the_key_and_healthz_does_not(pod: Pod) -> None:
     await pod.agent.until_phase(AgentPhase.STARTING)
     base = f"http://127.0.0.1:{pod.agent.port}"
     async with aiohttp.ClientSession() as session:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": ADMIN_KEY}):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {ADMIN_KEY}"}):
             async with session.get(f"{base}/status", headers=headers) as response:
                 assert response.status == 401
 

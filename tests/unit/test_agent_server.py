@@ -10,6 +10,7 @@ from conch.agent.reporting import make_report
 from conch.agent.server import make_application
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Record
+from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport, Assignment
 from conch.api.reasons import Reason
 
@@ -26,7 +27,8 @@ REPORT = AgentReport(phase=AgentPhase.READY, revision="r1")
         ("Bearer wrong", 401),
         ("key", 401),
         ("bearer key", 401),
-        ("Bearer key", 200),
+        (f"Bearer {names.status_key('key')}", 200),
+        ("Bearer key", 401),
     ],
 )
 async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, status: int) -> None:

@@ -82,7 +82,7 @@ class Scene:
         self.clock.now += 60
         async with aiohttp.ClientSession() as session:
             for key, observed in self.reports._due_now():
-                await self.reports._poll(session, asyncio.Semaphore(1), key, observed)
+                await self.reports._poll(session, key, observed)
         return self.reports.answer(POD.uid)
 
 
@@ -114,7 +114,7 @@ async def test_an_agent_is_asked_with_the_objects_own_key(agent_of: Make) -> Non
     scene = await agent_of(POD)
     assert (await scene.ask()).report == READY
     (request,) = scene.requests
-    assert request.headers["Authorization"] == f"Bearer {names.admin_key(b'k', UID)}"
+    assert request.headers["Authorization"] == f"Bearer {names.status_key(names.admin_key(b'k', UID))}"
 
 
 async def test_an_agent_that_does_not_know_the_key_says_so(agent_of: Make) -> None:
@@ -219,7 +219,7 @@ async def test_anything_else_that_is_new_is_told(agent_of: Make, report: AgentRe
     assert scene.changed == [KEY, KEY]
 
 
-@pytest.mark.parametrize("fields", [{"ip": ""}, {"deleting": True}])
+@pytest.mark.parametrize("fields", [{"ip": ""}, {"deleting": True}, {"phase": "Failed"}, {"phase": "Succeeded"}])
 async def test_a_pod_without_an_address_or_a_future_is_not_asked(agent_of: Make, fields: dict[str, Any]) -> None:
     scene = await agent_of(replace(POD, **fields))
     await scene.ask()

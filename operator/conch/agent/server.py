@@ -6,17 +6,18 @@ from collections.abc import Callable
 from aiohttp import web
 
 from conch.agent.settings import AgentSettings
+from conch.api import names
 from conch.api.assignment import AgentReport
 
 
 def make_application(settings: AgentSettings, report: Callable[[], AgentReport]) -> web.Application:
-    """`GET /status` (with the admin key) and `GET /healthz` (open)."""
-    expected = f"Bearer {settings.admin_key}".encode()
+    """`GET /status` (with the key derived from the admin key) and `GET /healthz` (open)."""
+    expected = f"Bearer {names.status_key(settings.admin_key)}".encode()
 
     async def status(request: web.Request) -> web.Response:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         if not hmac.compare_digest(given, expected):
-            return web.Response(status=401, text="the admin key is needed: Authorization: Bearer KEY\n")
+            return web.Response(status=401, text="the status key is needed: Authorization: Bearer KEY\n")
         return web.json_response(text=report().model_dump_json(by_alias=True, exclude_none=True))
 
     async def healthz(_request: web.Request) -> web.Response:

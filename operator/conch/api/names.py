@@ -70,3 +70,12 @@ def admin_key_secret(name: str, uid: str) -> str:
 def admin_key(installation_key: bytes, uid: str) -> str:
     """The object's admin key: derived, so that a Secret that was deleted comes back equal."""
     return hmac.new(installation_key, f"{GROUP}/admin-key/{uid}".encode(), hashlib.sha256).hexdigest()
+
+
+def status_key(admin_key: str) -> str:
+    """The key with which the operator asks an agent.
+
+    It goes over the pods' network in clear, so it opens nothing but the agent's status: who sees it, or gets a pod's
+    address after that pod, must not be able to use Triton's model control with it.
+    """
+    return hmac.new(admin_key.encode(), f"{GROUP}/agent-status".encode(), hashlib.sha256).hexdigest()

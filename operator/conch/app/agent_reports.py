@@ -1,4 +1,8 @@
-"""Asks the agents of model pods how far their model is: a pod on its way every second, one that serves now and then."""
+"""Asks the agents of model pods how far their model is: a pod on its way every second, one that serves now and then.
+
+Agents that do not answer cost the most, and a tenant can have a thousand of them (a network policy is enough). They are
+asked ever more rarely and in a lane of their own, and no object has more than its share of either lane.
+"""
 
 import asyncio
 import random
@@ -19,10 +23,14 @@ from conch.kube.reflector import ObjectKey
 _TICK_SECONDS: Final = 0.5
 _STARTING_SECONDS: Final = 1.0
 _SERVING_SECONDS: Final = 30.0
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=3)
+_SILENT_SECONDS_MOST: Final = 30.0
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=3, sock_connect=1)
 _CONCURRENT: Final = 64
+_CONCURRENT_PER_OBJECT: Final = 16
 _MISSES: Final = 3
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024
+
+_ALIVE: Final = ("Pending", "Running")
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +62,10 @@ class AgentReports:
         self._asked_at: dict[str, float] = {}
         self._asking: set[str] = set()
         self._misses: dict[str, int] = {}
+        self._silences: dict[str, int] = {}
+        self._answering_lane = asyncio.Semaphore(_CONCURRENT)
+        self._silent_lane = asyncio.Semaphore(_CONCURRENT)
+        self._shares: dict[ObjectKey, asyncio.Semaphore] = {}
 
     def answer(self, pod_uid: str) -> Answer:
         """What this pod's agent said last; empty when it could not be asked."""
@@ -61,52 +73,60 @@ class AgentReports:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        limit = asyncio.Semaphore(_CONCURRENT)
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, asyncio.TaskGroup() as polls:
             while True:
                 for key, observed in self._due_now():
                     # Not awaited here: a pod that does not answer must not hold the others up.
-                    polls.create_task(self._poll(session, limit, key, observed))
+                    polls.create_task(self._poll(session, key, observed))
                 await asyncio.sleep(_TICK_SECONDS)
 
     def _due_now(self) -> list[tuple[ObjectKey, ObservedPod]]:
         now = self._clock()
         alive: set[str] = set()
         due = []
-        for key in self._view.known():
+        keys = self._view.known()
+        for key in keys:
             for observed in self._view.pods(key):
                 alive.add(observed.uid)
-                askable = (
-                    observed.ip and not observed.deleting and not observed.failure and observed.uid not in self._asking
-                )
+                running = observed.phase in _ALIVE and not observed.deleting
+                askable = observed.ip and running and observed.uid not in self._asking
                 if askable and self._is_due(observed, now):
                     due.append((key, observed))
-        for known in (self._answers, self._asked_at, self._misses):
+        for known in (self._answers, self._asked_at, self._misses, self._silences):
             for gone in known.keys() - alive:
                 del known[gone]
+        for gone_key in self._shares.keys() - set(keys):
+            del self._shares[gone_key]
         return due
 
     def _is_due(self, observed: ObservedPod, now: float) -> bool:
         """Whether it is this pod's turn; by what is true now, so a pod that stops serving is asked at once."""
         report = self.answer(observed.uid).report
         serves = observed.ready and report is not None and report.phase is AgentPhase.READY
-        wait = _SERVING_SECONDS if serves else _STARTING_SECONDS
+        silences = self._silences.get(observed.uid, 0)
+        wait = _SERVING_SECONDS if serves else min(_STARTING_SECONDS * 2**silences, _SILENT_SECONDS_MOST)
         if now - self._asked_at.get(observed.uid, float("-inf")) < wait:
             return False
         # Jitter, so that pods that started together are not asked together for ever.
         self._asked_at[observed.uid] = now - random.uniform(0, 0.2) * wait  # noqa: S311 - jitter
         return True
 
-    async def _poll(
-        self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, key: ObjectKey, observed: ObservedPod
-    ) -> None:
+    async def _poll(self, session: aiohttp.ClientSession, key: ObjectKey, observed: ObservedPod) -> None:
         owner = self._view.model_deployment(key)
         if owner is None:
             return
         self._asking.add(observed.uid)
+        share = self._shares.setdefault(key, asyncio.Semaphore(_CONCURRENT_PER_OBJECT))
+        lane = self._silent_lane if self._silences.get(observed.uid) else self._answering_lane
+        status_key = names.status_key(names.admin_key(self._installation_key, owner.uid))
         try:
-            async with limit:
-                answer = await self._ask(session, observed, names.admin_key(self._installation_key, owner.uid))
+            # The share first: who waits for it must not hold a place in the lane.
+            async with share, lane:
+                answer = await self._ask(session, observed, status_key)
+            self._silences.pop(observed.uid, None)
+        except TimeoutError:
+            answer = None
+            self._silences[observed.uid] = min(self._silences.get(observed.uid, 0) + 1, 10)
         finally:
             self._asking.discard(observed.uid)
         before = self.answer(observed.uid)
@@ -120,12 +140,13 @@ class AgentReports:
         if _said(answer) != _said(before):
             self._on_change(key)
 
-    async def _ask(self, session: aiohttp.ClientSession, observed: ObservedPod, admin_key: str) -> Answer | None:
+    async def _ask(self, session: aiohttp.ClientSession, observed: ObservedPod, status_key: str) -> Answer | None:
+        """Its answer, None for one that makes no sense; raises TimeoutError when it is silent."""
         host = f"[{observed.ip}]" if ":" in observed.ip else observed.ip
         try:
             async with session.get(
                 f"http://{host}:{pod.AGENT_PORT}/status",
-                headers={"Authorization": f"Bearer {admin_key}"},
+                headers={"Authorization": f"Bearer {status_key}"},
                 allow_redirects=False,
             ) as response:
                 if response.status == 401:
@@ -133,6 +154,9 @@ class AgentReports:
                     return Answer(key_refused=True)
                 response.raise_for_status()
                 answer = Answer(report=AgentReport.model_validate_json(await _bounded(response)))
+        except TimeoutError:
+            metrics.AGENT_POLLS.labels("silent").inc()
+            raise
         except Exception as error:  # whatever a pod answers, it concerns that pod alone
             metrics.AGENT_POLLS.labels("failed").inc()
             _log.debug("agent not asked", pod=observed.name, error=str(error) or type(error).__name__)
