@@ -25,9 +25,9 @@ class FakeClient:
         self.events: dict[Resource, asyncio.Queue[tuple[str, Any]]] = {}
         self.selectors: set[str] = set()
 
-    async def list(self, resource: Resource, *, label_selector: str = "") -> dict[str, Any]:
+    async def pages(self, resource: Resource, *, label_selector: str = "") -> AsyncIterator[dict[str, Any]]:
         self.selectors.add(label_selector)
-        return {"metadata": {"resourceVersion": "100"}, "items": self.lists.get(resource, [])}
+        yield {"metadata": {"resourceVersion": "100"}, "items": self.lists.get(resource, [])}
 
     def queue(self, resource: Resource) -> asyncio.Queue[tuple[str, Any]]:
         return self.events.setdefault(resource, asyncio.Queue())

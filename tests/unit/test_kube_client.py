@@ -114,9 +114,26 @@ async def test_reading_metadata_asks_for_nothing_else() -> None:
 
 
 async def test_listing_metadata_asks_for_the_list_form() -> None:
-    request, _ = await _recorded(lambda client: client.list(resources.PODS, label_selector="a=b", metadata_only=True))
+    request, _ = await _recorded(
+        lambda client: anext(client.pages(resources.PODS, label_selector="a=b", metadata_only=True))
+    )
     assert "as=PartialObjectMetadataList;" in request.headers["Accept"]
     assert request.query["labelSelector"] == "a=b"
+
+
+async def test_a_long_list_is_read_page_by_page() -> None:
+    asked: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.query.get("continue"))
+        assert int(request.query["limit"]) <= 500
+        token = {None: "second", "second": "third"}.get(asked[-1])
+        return web.json_response({"metadata": {"continue": token} if token else {}, "items": [len(asked)]})
+
+    async with _connected(answer) as client:
+        pages = [page["items"] async for page in client.pages(resources.PODS)]
+    assert pages == [[1], [2], [3]]
+    assert asked == [None, "second", "third"]
 
 
 async def test_an_apply_is_forced_under_our_name_and_keeps_its_preconditions() -> None:

@@ -34,13 +34,14 @@ class Script:
         self.calls: list[tuple[str, float]] = []
         self.finished = asyncio.Event()
 
-    async def list(self, resource: Any, *, label_selector: str = "") -> Any:
+    async def pages(self, resource: Any, *, label_selector: str = "") -> AsyncIterator[Any]:
         assert (resource, label_selector) == (resources.CONFIG_MAPS, "a=b")
         self.calls.append(("list", virtual_now()))
         answer = self._lists.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        for page in answer if isinstance(answer, list) else [answer]:
+            if isinstance(page, Exception):
+                raise page
+            yield page
 
     async def watch(
         self, resource: Any, *, resource_version: str, label_selector: str = ""
@@ -100,6 +101,19 @@ def _reflect(
 def test_a_list_is_kept_and_told() -> None:
     kept, changes, _ = _reflect([_list(5, _live("a", 1, "x"), _live("b", 2, "y"))])
     assert kept == {"a": "x", "b": "y"}
+    assert changes == [("a", None, "x"), ("b", None, "y")]
+
+
+def test_all_pages_of_a_list_are_kept_and_what_is_on_none_vanishes() -> None:
+    pages = [_list(20, _live("a", 1, "x")), _list(20, _live("b", 2, "y"))]
+    kept, _, _ = _reflect([_list(5, _live("ghost", 1), _live("b", 2, "y")), pages], [[EXPIRED]])
+    assert kept == {"a": "x", "b": "y"}
+
+
+def test_a_list_that_breaks_off_between_two_pages_removes_nothing_and_is_read_anew() -> None:
+    first = _list(5, _live("a", 1, "x"), _live("b", 2, "y"))
+    broken = [_list(20, _live("a", 1, "x")), EXPIRED]
+    _, changes, _ = _reflect([first, broken, first], [[EXPIRED]])
     assert changes == [("a", None, "x"), ("b", None, "y")]
 
 

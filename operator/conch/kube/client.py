@@ -22,6 +22,7 @@ from conch.kube.resources import Resource
 Json = dict[str, Any]
 
 _CALL_TIMEOUT_SECONDS = 30.0
+_PAGE = 250
 _WATCH_SECONDS = 300
 _SILENCE_SECONDS = 120.0
 """A watch without even a bookmark for this long is dead: the API server sends one about every minute."""
@@ -70,11 +71,25 @@ class KubeClient:
         """Read one object's metadata and nothing else."""
         return await self._json("GET", resource.path(namespace=namespace, name=name), accept=_METADATA_ONLY)
 
-    async def list(self, resource: Resource, *, label_selector: str = "", metadata_only: bool = False) -> Json:
-        """List the whole cluster's objects of a resource."""
-        query = {"labelSelector": label_selector} if label_selector else {}
+    async def pages(
+        self, resource: Resource, *, label_selector: str = "", metadata_only: bool = False
+    ) -> AsyncIterator[Json]:
+        """List the whole cluster's objects of a resource, page by page: all of them at once may be a gigabyte.
+
+        All pages show the same resource version. Raises ApiError (410) when the list took so long that the API server
+        forgot it.
+        """
+        query = {"limit": str(_PAGE)}
+        if label_selector:
+            query["labelSelector"] = label_selector
         accept = _METADATA_ONLY.replace("Metadata;", "MetadataList;") if metadata_only else "application/json"
-        return await self._json("GET", resource.path(), query=query, accept=accept)
+        while True:
+            page = await self._json("GET", resource.path(), query=query, accept=accept)
+            yield page
+            token = page.get("metadata", {}).get("continue")
+            if not token:
+                return
+            query["continue"] = token
 
     async def watch(
         self, resource: Resource, *, resource_version: str, label_selector: str = ""

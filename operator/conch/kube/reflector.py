@@ -97,14 +97,15 @@ class Reflector(Generic[Projection]):
             retry_seconds = min(2 * retry_seconds, _RETRY_LIMIT_SECONDS)
 
     async def _relist(self) -> str:
-        answer = await self._client.list(self._resource, label_selector=self._label_selector)
-        version = str(answer["metadata"]["resourceVersion"])
-        live = {_key(item): item for item in answer.get("items") or ()}
-        for gone in self._objects.keys() - live.keys():
+        version, alive = "", set[ObjectKey]()
+        async for page in self._client.pages(self._resource, label_selector=self._label_selector):
+            version = str(page["metadata"]["resourceVersion"])
+            for item in page.get("items") or ():
+                alive.add(_key(item))
+                self._set(_key(item), item)
+        for gone in self._objects.keys() - alive:
             self._remove(gone)
         self._removed.clear()
-        for key, item in live.items():
-            self._set(key, item)
         self.synced.set()
         return version
 
