@@ -155,12 +155,11 @@ def test_a_strangers_secret_is_named_and_left_alone(
     namespace: Namespace, store: ModelStore, content: dict[str, str]
 ) -> None:
     namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU, suspend=True)
-    name = until(lambda: _admin_key_secret(namespace), "the object")
+    name = _admin_key_secret(namespace)
     secret = ("secret", name, "-n", namespace.name)
-    until(lambda: namespace.cluster.get(*secret), "the key")
     metadata = {"name": name, "namespace": namespace.name}
     stranger = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": content}
-    namespace.cluster.kubectl("replace", "--force", "-f", "-", input=json.dumps(stranger))
+    namespace.cluster.kubectl("create", "-f", "-", input=json.dumps(stranger))
     namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU, suspend=False)
     assert name in namespace.wait_reason("digits", "NameConflict")
     assert namespace.cluster.get(*secret)["data"] == content

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
@@ -207,11 +209,34 @@ def test_the_admin_key_comes_before_the_pods_that_need_it() -> None:
     assert kinds[0] is EnsureAdminKey
 
 
+def test_a_pod_that_started_shows_that_the_admin_key_is_there() -> None:
+    world = _serving()
+    world.secret_known = False
+    assert [type(action) for action in world.plan().actions] == [EnsureAdminKey]
+    world.pods = {name: replace(pod, containers=(ObservedContainer(name="agent"),)) for name, pod in world.pods.items()}
+    assert world.plan().actions == ()
+
+
+def test_an_object_without_pods_needs_no_admin_key() -> None:
+    kinds = [type(action) for action in World(spec={"model": MODEL, "suspend": True}).plan().actions]
+    assert EnsureAdminKey not in kinds
+
+
 def test_a_pod_that_misses_the_admin_key_brings_it_back() -> None:
     world = _serving()
     container = ObservedContainer(name="triton", waiting_reason="CreateContainerConfigError")
     world.pods = {name: replace(pod, containers=(container,)) for name, pod in world.pods.items()}
     assert [type(action) for action in world.plan().actions] == [EnsureAdminKey]
+
+
+@pytest.mark.parametrize(("gpus", "devices"), [(0, ["void"]), (1, [])])
+def test_a_pod_without_a_gpu_gets_none_of_the_nodes(gpus: int, devices: list[str]) -> None:
+    """NVIDIA's images ask for all of them."""
+    world = World(spec={"model": MODEL, "gpu": {"count": gpus}})
+    applied = [action.desired for action in world.plan().actions if isinstance(action, Apply)]
+    (deployment,) = [each for each in applied if each.id.kind is ChildKind.DEPLOYMENT]
+    (container,) = deployment.body["spec"]["template"]["spec"]["containers"]
+    assert [each["value"] for each in container["env"] if each["name"] == "NVIDIA_VISIBLE_DEVICES"] == devices
 
 
 def test_what_cannot_be_watched_is_looked_at_again_as_long_as_it_is_in_the_way() -> None:

@@ -90,7 +90,7 @@ class Applier:
             if not error.conflict:
                 raise
         facts.accepted(child)
-        facts.secret_known_to = frozenset(pod.uid for pod in self._view.pods((owner.namespace, owner.name)))
+        facts.secret_known = True
 
     async def _delete(self, action: Delete, owner: ModelDeployment) -> None:
         within = self._fence()

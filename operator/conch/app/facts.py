@@ -12,8 +12,8 @@ class Facts:
     uid: str
     strangers: dict[ChildId, Controller | None] = field(default_factory=dict)
     refusals: dict[ChildId, str] = field(default_factory=dict)
-    secret_known_to: frozenset[str] | None = None
-    """Uids of the pods that were there when the admin-key Secret was last known to exist; None: not looked yet."""
+    secret_known: bool = False
+    """Whether the admin-key Secret was created or found."""
 
     @property
     def obstacles(self) -> tuple[frozenset[ChildId], frozenset[ChildId]]:

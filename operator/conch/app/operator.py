@@ -123,22 +123,30 @@ class Operator:
     async def _sweep(self) -> None:
         """Forget what was deleted while nobody watched: kopf does not tell what a list of its no longer holds.
 
-        After a start of the edge, and now and then: kopf also lists anew, within one life, when its watch expired.
+        After a start of the edge (the first knows nothing to forget), and now and then: kopf also lists anew, within
+        one life, when its watch expired.
         """
+        anything_known = bool(self._view.uids())
         pause = _EDGE_LIST_SECONDS
         while True:
             await asyncio.sleep(pause)
-            before = self._view.uids()
-            try:
-                answer = await self._client.list(resources.MODEL_DEPLOYMENTS, metadata_only=True)
-            except (ApiError, ApiUnavailableError) as error:
-                _log.info("objects not listed", error=str(error))
+            if anything_known and not await self._forget_deleted():
                 continue
-            alive = frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
-            for key in self._view.drop_all_but(before, alive):
-                self._queue.add(key)
             self._edge_listed.set()
-            pause = self._settings.resync_interval.total_seconds()
+            anything_known, pause = True, self._settings.resync_interval.total_seconds()
+
+    async def _forget_deleted(self) -> bool:
+        """Whether the objects could be listed; those that are not there any more are forgotten then."""
+        before = self._view.uids()
+        try:
+            pages = [page async for page in self._client.pages(resources.MODEL_DEPLOYMENTS, metadata_only=True)]
+        except (ApiError, ApiUnavailableError) as error:
+            _log.info("objects not listed", error=str(error))
+            return False
+        alive = frozenset(item["metadata"]["uid"] for page in pages for item in page.get("items") or ())
+        for key in self._view.drop_all_but(before, alive):
+            self._queue.add(key)
+        return True
 
     async def _lead(self) -> None:
         """What only the leader does: ask agents, plan, write."""

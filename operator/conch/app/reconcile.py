@@ -99,9 +99,13 @@ class Reconciler:
         if decided.status != owner.status and not await self._write_status(key, owner, decided.status):
             return
         known = facts.obstacles
-        for action in decided.actions:
-            await self._applier.carry_out(action, owner, facts)
-            metrics.ACTIONS.labels(type(action).__name__, _child_kind(action)).inc()
+        try:
+            for action in decided.actions:
+                await self._applier.carry_out(action, owner, facts)
+                metrics.ACTIONS.labels(type(action).__name__, _child_kind(action)).inc()
+        finally:
+            # Last, for nobody's model waits for an Event.
+            await self._tell(owner, decided.status)
         # By name: a refusal whose words differ each time (a request's id in them) is no news.
         if known != facts.obstacles:
             self._queue.add(key)
@@ -118,8 +122,7 @@ class Reconciler:
             pods=tuple(pods),
             strangers=dict(facts.strangers),
             refusals=dict(facts.refusals),
-            # A Secret cannot be watched: every pod that is new may be the first to miss it.
-            secret_known=facts.secret_known_to is not None and facts.secret_known_to.issuperset(p.uid for p in pods),
+            secret_known=facts.secret_known,
         )
 
     async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:
@@ -154,7 +157,6 @@ class Reconciler:
             raise
         self._view.put_model_deployment(live)
         metrics.STATUS_WRITES.inc()
-        await self._tell(owner, status)
         return True
 
     async def _read_again(self, key: ObjectKey, owner: ModelDeployment) -> None:

@@ -129,6 +129,11 @@ class ObservedPod:
     key_refused: bool = False
     """The agent does not know this object's admin key: the pod was started with another Secret's."""
 
+    @property
+    def has_started(self) -> bool:
+        """Whether one of its containers was ever started: then everything that they name was there."""
+        return any(not container.waiting_reason for container in self.containers)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
@@ -136,8 +141,8 @@ class Observed:
 
     `children` are the objects with Conch's labels that bear a child's name, whoever controls them. `strangers` are
     objects without the labels that were met when a child was to be created, each with its controller if it has one;
-    `refusals` are the API server's words about children it would not take. `secret_known` says whether the admin-key
-    Secret was created or found since these pods are there: Secrets can be neither read nor watched (least privilege).
+    `refusals` are the API server's words about children it would not take. `secret_known` says whether this process
+    created or found the admin-key Secret: Secrets can be neither read nor watched (least privilege).
     """
 
     children: Mapping[ChildId, ObservedChild] = field(default_factory=lambda: MappingProxyType({}))

@@ -123,13 +123,14 @@ def _desired(
 def _admin_key(
     owner: ModelDeployment, observed: Observed, records: tuple[WorkloadRecord, ...]
 ) -> tuple[EnsureAdminKey, ...]:
-    """The key Secret cannot be watched; a pod that cannot start for want of it tells that it is gone."""
+    """The key Secret cannot be watched: a pod that started tells that it is there, one that cannot, that it is gone."""
     missed = any(
         container.waiting_reason == "CreateContainerConfigError"
         for pod in observed.pods
         for container in pod.containers
     )
-    if not records or (observed.secret_known and not missed):
+    known = observed.secret_known or any(pod.has_started for pod in observed.pods) or not _desired_replicas(owner)
+    if not records or (known and not missed):
         return ()
     return (EnsureAdminKey(desired=admin_key_secret(owner)),)
 
