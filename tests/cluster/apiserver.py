@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,12 +22,14 @@ class ApiServer:
     """`with ApiServer() as api: api.kubectl("get", "ns")`; everything is ended and deleted at the exit.
 
     With `controllers` the controller manager runs too (garbage collection, Deployments, Jobs, ...), with `scheduler`
-    pods are bound to the nodes that a test creates. Several may run at once.
+    pods are bound to the nodes that a test creates. `plane` are further fields of `ControlPlane`. Several may run at
+    once.
     """
 
-    def __init__(self, *, controllers: bool = False, scheduler: bool = False) -> None:
+    def __init__(self, *, controllers: bool = False, scheduler: bool = False, **plane: Any) -> None:
         self._controllers = controllers
         self._scheduler = scheduler
+        self._options = plane
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -52,6 +55,7 @@ class ApiServer:
             controller_manager_port=ports[3],
             scheduler_port=ports[4],
             service_network="10.88.0.0/16",
+            **self._options,
         )
         self._processes = Processes(records=self.state / "processes", logs=self.logs)
         try:
@@ -119,6 +123,22 @@ class ApiServer:
     def server(self) -> str:
         """`https://127.0.0.1:PORT`."""
         return self._plane.server
+
+    @property
+    def etcd(self) -> str:
+        """etcd's address."""
+        return f"http://127.0.0.1:{self._plane.etcd_client_port}"
+
+    def pid(self, part: str) -> int:
+        """The process of `etcd`, `kube-apiserver`, ..."""
+        record = self._processes.get(part)
+        if record is None:
+            raise KeyError(part)
+        return record.pid
+
+    def kubeconfig_of(self, user: str, *, groups: Sequence[str] = ()) -> Path:
+        """A kubeconfig with a certificate for this user."""
+        return self._plane.kubeconfig(self.authority, user.replace(":", "-"), user, groups=list(groups))
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs kubectl as the administrator."""

@@ -17,11 +17,11 @@ MODULES = REPOSITORY / "tests" / "cluster" / "gomods"
 
 
 def ensure(*names: str) -> Path:
-    """A directory that holds at least the named programs (all of them without a name), built now if they are missing.
+    """A directory that holds at least the named programs (the cluster's without a name), built now if they are missing.
 
     The directory is the same for all checkouts whose modules and flags agree.
     """
-    wanted = [program for program in GO_PROGRAMS if not names or program.name in names]
+    wanted = [program for program in GO_PROGRAMS if (program.name in names if names else not program.optional)]
     if unknown := set(names) - set(GO_PROGRAM_BY_NAME):
         raise ClusterError(
             f"The cluster has no program {', '.join(sorted(unknown))}.",

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tests.cluster import binaries, bringup, cache, cleanup, images, machine, preconditions, reset, status
 from tests.cluster.client import Cluster, existing
-from tests.cluster.constants import CHECKOUT_STATE, LOCK
+from tests.cluster.constants import CHECKOUT_STATE, GO_PROGRAM_BY_NAME, LOCK
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import console, say
 
@@ -106,8 +106,8 @@ def load_image(
 @app.command(epilog="Example: python -m tests.cluster build-programs")
 @_plain_errors
 def build_programs() -> None:
-    """Compile the cluster's programs that are not in the cache yet; tests with a time limit can then count on them."""
-    say(f"The programs are in {binaries.ensure()}")
+    """Compile every program that is not in the cache yet; tests with a time limit can then count on them."""
+    say(f"The programs are in {binaries.ensure(*GO_PROGRAM_BY_NAME)}")
 
 
 @app.command(epilog="Example: python -m tests.cluster build-images")

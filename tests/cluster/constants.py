@@ -109,6 +109,8 @@ class GoProgram:
     package: str
     build_seconds: int
     ldflags: str = "-s -w"
+    optional: bool = False
+    """Not a part of the cluster: built only when it is named."""
 
 
 _KUBERNETES_LDFLAGS = (
@@ -144,5 +146,6 @@ GO_PROGRAMS = (
     GoProgram(name="coredns", module="coredns", package=".", build_seconds=58),
     GoProgram(name="pause", module="pause", package=".", build_seconds=2),
     GoProgram(name="helm", module="helm", package="helm.sh/helm/v4/cmd/helm", build_seconds=64),
+    GoProgram(name="kwok", module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", build_seconds=100, optional=True),
 )
 GO_PROGRAM_BY_NAME = {program.name: program for program in GO_PROGRAMS}

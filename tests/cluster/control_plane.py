@@ -6,14 +6,16 @@ Used by the whole cluster (on the bridge) and by `ApiServer` (on loopback); noth
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tests.cluster import pki, waiting
 
-AUDIT_POLICY = {
+AUDIT_POLICY: Mapping[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
@@ -52,6 +54,11 @@ class ControlPlane:
     controller_manager_port: int
     scheduler_port: int
     service_network: str
+    client_qps: int = 0
+    """Calls per second (twice that in a burst) of the controller manager and the scheduler; 0: their own default."""
+    audit_policy: Mapping[str, Any] = field(default_factory=lambda: AUDIT_POLICY)
+    audit_megabytes: int = 50
+    """Size at which the audit log is rotated; only one older part is kept."""
 
     @property
     def server(self) -> str:
@@ -101,7 +108,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={credentials.service_accounts}",
             f"--audit-policy-file={self.state / 'audit-policy.yaml'}",
             f"--audit-log-path={self.logs / 'audit.log'}",
-            "--audit-log-maxsize=50",
+            f"--audit-log-maxsize={self.audit_megabytes}",
             "--audit-log-maxbackup=1",
             "--profiling=false",
             "--shutdown-delay-duration=0s",
@@ -122,6 +129,7 @@ class ControlPlane:
             f"--cluster-signing-cert-file={credentials.authority.certificate}",
             f"--cluster-signing-key-file={credentials.authority.key}",
             f"--flex-volume-plugin-dir={self.state / 'volume-plugins'}",
+            *self._client_limits(),
         ]
 
     def scheduler(self, credentials: Credentials) -> list[str]:
@@ -133,13 +141,18 @@ class ControlPlane:
             f"--secure-port={self.scheduler_port}",
             f"--cert-dir={self.state / 'pki'}",
             "--leader-elect=false",
+            *self._client_limits(),
         ]
+
+    def _client_limits(self) -> list[str]:
+        qps = self.client_qps
+        return [f"--kube-api-qps={qps}", f"--kube-api-burst={2 * qps}"] if qps else []
 
     def prepare(self, *, extra_hosts: tuple[str, ...] = ()) -> tuple[Credentials, pki.Authority]:
         """Makes the certificates and writes every file that the command lines name."""
         self.state.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.logs.mkdir(parents=True, exist_ok=True)
-        (self.state / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY))
+        (self.state / "audit-policy.yaml").write_text(yaml.safe_dump(dict(self.audit_policy)))
         authority = pki.Authority(self.state / "pki")
         hosts = (
             "kubernetes",

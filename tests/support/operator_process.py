@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.waiting import free_ports
 from tests.support.waiting import until
@@ -23,11 +25,20 @@ _SETTINGS: Final[dict[str, Any]] = {
 class OperatorProcess:
     """`conch operator`; started on entering, killed on leaving if it still runs."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, *, name: str = "operator", **settings: Any) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        *,
+        name: str = "operator",
+        command: Sequence[str] = (str(_CONCH),),
+        **settings: Any,
+    ) -> None:
         (self.port,) = free_ports(1)
         self._kubeconfig = kubeconfig
         self._folder = folder
         self._name = name
+        self._command = command
         self._settings = {**_SETTINGS, **settings, "healthPort": self.port}
         self.log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +58,7 @@ class OperatorProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(str(_CONCH), "operator", "--settings", str(settings), "--installation-key", str(key)),
+                    *(*self._command, "operator", "--settings", str(settings), "--installation-key", str(key)),
                     *("--namespace", "conch-system"),
                 ],
                 env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
@@ -56,14 +67,26 @@ class OperatorProcess:
             )
         until(lambda: self.get("/readyz").startswith("ready"), f"{self._name} to be ready (log: {self.log})")
 
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self._process is not None
+        return self._process.pid
+
     def get(self, path: str) -> str:
         """Ask its health port."""
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False).text
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
-        lines = [line for line in self.get("/metrics").splitlines() if line.split("{")[0].split(" ")[0] == name]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric over its samples that have these labels."""
+        families = text_string_to_metric_families(self.get("/metrics"))
+        samples = (sample for family in families for sample in family.samples if sample.name == name)
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     def leads(self) -> bool:
         """Whether this process is the leader."""
