@@ -141,14 +141,18 @@ class ApiServer:
         return self._plane.kubeconfig(self.authority, user.replace(":", "-"), user, groups=list(groups))
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs kubectl as the administrator."""
-        return subprocess.run(
-            [str(self.bin / "kubectl"), f"--kubeconfig={self.kubeconfig}", *args],
-            input=input,
-            capture_output=True,
-            text=True,
-            check=check,
-        )
+        """Runs kubectl as the administrator; with `check` a failure is raised, with kubectl's words."""
+        try:
+            return subprocess.run(
+                [str(self.bin / "kubectl"), f"--kubeconfig={self.kubeconfig}", *args],
+                input=input,
+                capture_output=True,
+                text=True,
+                check=check,
+            )
+        except subprocess.CalledProcessError as error:
+            error.add_note(str(error.stderr))
+            raise
 
     def get(self, *args: str) -> Any:
         """What `kubectl get ... -o json` prints, parsed."""

@@ -74,7 +74,9 @@ class Runtime(ApiModel):
         Field(
             json_schema_extra=rules(
                 Rule(
-                    rule="[self.cpu, self.memory].all(q, quantity(string(q)).isGreaterThan(quantity('0')))",
+                    # The schema's own default is looked at before the fields' defaults have filled it in.
+                    rule="(!has(self.cpu) || quantity(string(self.cpu)).isGreaterThan(quantity('0')))"
+                    " && (!has(self.memory) || quantity(string(self.memory)).isGreaterThan(quantity('0')))",
                     message="cpu and memory must be more than 0: to the kubelet, 0 is no limit at all",
                 )
             )
