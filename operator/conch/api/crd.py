@@ -138,15 +138,26 @@ def _object(node: dict[str, Any], definitions: dict[str, Any], path: str) -> Non
     for pattern, values in node.pop("patternProperties", {}).items():
         keys = {"pattern": pattern, **keys}
         node["additionalProperties"] = values
+    # Structural schemas cannot say anything of a map's keys; CEL can.
+    about_keys = []
     if "pattern" in keys:
-        # Structural schemas cannot say anything of a map's keys; CEL can.
         escaped = keys["pattern"].replace("\\", "\\\\")
-        node |= rules(
+        about_keys.append(
             Rule(
                 rule=f"self.all(key, key.matches('{escaped}'))",
                 message=f"{path.lstrip('.')}: keys must be qualified names such as example.com/name",
             )
         )
+    if "maxLength" in keys:
+        longest = keys["maxLength"]
+        about_keys.append(
+            Rule(
+                rule=f"self.all(key, key.size() <= {longest})",
+                message=f"{path.lstrip('.')}: keys may have at most {longest} characters",
+            )
+        )
+    if about_keys:
+        node |= rules(*about_keys)
     node["additionalProperties"] = _structural(node["additionalProperties"], definitions, f"{path}{{}}")
 
 

@@ -22,8 +22,10 @@ ROOT_RULES: Final = (
 
 SPEC_RULES: Final = (
     Rule(
-        rule="self.model.source.uri.matches('^(https?://[^/?#@]+([/?].*)?|pvc://[a-z0-9.-]+/.+)$')",
-        message="model.source.uri must be https://HOST/PATH, http://HOST/PATH or pvc://CLAIM/PATH, without credentials",
+        rule="self.model.source.uri.matches('^(https?://([^][/?#@:]+|[[][0-9a-fA-F:.]+[]])(:[0-9]*)?([/?].*)?"
+        "|pvc://[a-z0-9.-]+(/[^/?#]+)+/?)$') && !self.model.source.uri.matches('^pvc://.*/[.][.]?(/|$)')",
+        message="model.source.uri must be https://HOST/PATH, http://HOST/PATH or pvc://CLAIM/PATH, "
+        "without credentials; a claim's path is plain (no empty part, . or ..)",
     ),
     Rule(
         rule="!has(self.gpu.products) || self.gpu.products.size() == 0 || self.gpu.count > 0",

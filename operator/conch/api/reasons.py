@@ -40,6 +40,7 @@ class Reason(StrEnum):
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"
     POD_REFUSED = "PodRefused"
     POD_FAILED = "PodFailed"
+    AGENT_UNREACHABLE = "AgentUnreachable"
 
     # The object.
     INVALID_SPEC = "InvalidSpec"

@@ -135,7 +135,23 @@ class Scheduling(ApiModel):
     """Where the pods may run."""
 
     node_selector: Annotated[dict[QualifiedName, LabelValue], Field(max_length=32, default_factory=dict)]
-    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    tolerations: Annotated[
+        tuple[Toleration, ...],
+        Field(
+            max_length=32,
+            json_schema_extra=rules(
+                Rule(
+                    rule="self.all(t, t.operator == 'Exists' ? !has(t.value) || t.value == ''"
+                    " : has(t.key) && t.key != '')",
+                    message="a toleration with operator Exists has no value, and one with Equal needs a key",
+                ),
+                Rule(
+                    rule="self.all(t, !has(t.tolerationSeconds) || (has(t.effect) && t.effect == 'NoExecute'))",
+                    message="tolerationSeconds needs the effect NoExecute",
+                ),
+            ),
+        ),
+    ] = ()
     priority_class_name: DnsName | None = None
     runtime_class_name: DnsName | None = None
 
