@@ -7,7 +7,7 @@ The operator writes the assignment into a ConfigMap that the kubelet mounts into
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from conch.api.model import ModelConfig, ModelFormat
 from conch.api.reasons import Reason
@@ -17,8 +17,12 @@ from conch.api.types import ApiModel, Digest, Message, ShortText
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class Assignment(ApiModel):
-    """The one model version that every pod of a workload must have loaded."""
+class Assignment(ApiModel, extra="ignore"):
+    """The one model version that every pod of a workload must have loaded.
+
+    The pods of a workload keep their agent through upgrades of the operator, so the one reads what the other's version
+    writes: what a reader does not know, it ignores.
+    """
 
     revision: ShortText
     name: ShortText
@@ -28,6 +32,15 @@ class Assignment(ApiModel):
     format: ModelFormat = ModelFormat.AUTO
     config: ModelConfig = ModelConfig()
     source_policy: SourcePolicy = SourcePolicy()
+
+    @field_validator("source_policy", mode="before")
+    @classmethod
+    def _of_any_version(cls, policy: object) -> object:
+        """The operator writes today's policy, whatever the age of the agent."""
+        if not isinstance(policy, dict):
+            return policy
+        known = {field.alias for field in SourcePolicy.model_fields.values()}
+        return {key: value for key, value in policy.items() if key in known}
 
 
 class AgentPhase(StrEnum):
@@ -40,7 +53,7 @@ class AgentPhase(StrEnum):
     FAILED = "Failed"
 
 
-class AgentReport(ApiModel):
+class AgentReport(ApiModel, extra="ignore"):
     """What an agent says of its pod. FAILED carries a reason; the agent goes on trying, with back-off, by itself."""
 
     phase: AgentPhase
