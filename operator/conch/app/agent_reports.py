@@ -41,6 +41,8 @@ class Answer:
 
     report: AgentReport | None = None
     key_refused: bool = False
+    unreachable: bool = False
+    """It was asked several times in vain, and has never answered."""
 
 
 class AgentReports:
@@ -72,7 +74,10 @@ class AgentReports:
         return self._answers.get(pod_uid, Answer())
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ask until cancelled. What was said before is of an earlier leadership, and old."""
+        for known in (self._answers, self._asked_at, self._misses, self._silences):
+            known.clear()
+        self._asking.clear()
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, asyncio.TaskGroup() as polls:
             while True:
                 for key, observed in self._due_now():
@@ -133,7 +138,9 @@ class AgentReports:
         if answer is None:
             # One lost answer says nothing. Several do, unless the pod serves: then what it said last still holds.
             self._misses[observed.uid] = self._misses.get(observed.uid, 0) + 1
-            answer = Answer() if self._misses[observed.uid] >= _MISSES and not observed.ready else before
+            lost = self._misses[observed.uid] >= _MISSES
+            forgotten = lost and (before.report is None or not observed.ready)
+            answer = Answer(unreachable=True) if forgotten else before
         else:
             self._misses.pop(observed.uid, None)
         self._answers[observed.uid] = answer
@@ -179,5 +186,5 @@ def _said(answer: Answer) -> tuple[object, ...]:
     """What is worth a new plan: not every byte that was fetched."""
     report = answer.report
     if report is None:
-        return (answer.key_refused,)
+        return (answer.key_refused, answer.unreachable)
     return (report.phase, report.revision, report.reason, report.message, report.digest, report.total_bytes)

@@ -51,14 +51,15 @@ class Operator:
         self._client = client
         self._settings = settings
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
-        self._view = ClusterView(client, on_change=self._queue.add)
+        self._leading = False
+        self._view = ClusterView(client, on_change=self._changed)
         self._leadership = Leadership(
             LeaseStore(client, namespace=namespace, name=names.LEASE, duration_seconds=DURATION_SECONDS),
             identity=identity,
             clock=monotonic,
         )
         self._reports = AgentReports(
-            self._view, installation_key=installation_key, on_change=self._queue.add, clock=monotonic
+            self._view, installation_key=installation_key, on_change=self._changed, clock=monotonic
         )
         applier = Applier(client, self._view, installation_key=installation_key, fence=self._leadership.check)
         self._reconciler = Reconciler(
@@ -96,6 +97,11 @@ class Operator:
             for task in done - {stopped}:
                 task.result()
 
+    def _changed(self, key: ObjectKey) -> None:
+        """Only a leader takes keys from the queue; when it begins to lead, it looks at every object."""
+        if self._leading:
+            self._queue.add(key)
+
     def _is_ready(self) -> bool:
         return self._edge_listed.is_set() and all(reflector.synced.is_set() for reflector in self._view.reflectors)
 
@@ -118,7 +124,7 @@ class Operator:
         else:
             self._view.put_model_deployment(body)
         metrics.OBJECTS.set(len(self._view.known()))
-        self._queue.add(key)
+        self._changed(key)
 
     async def _sweep(self) -> None:
         """Forget what was deleted while nobody watched: kopf does not tell what a list of its no longer holds.
@@ -145,11 +151,12 @@ class Operator:
             return False
         alive = frozenset(item["metadata"]["uid"] for page in pages for item in page.get("items") or ())
         for key in self._view.drop_all_but(before, alive):
-            self._queue.add(key)
+            self._changed(key)
         return True
 
     async def _lead(self) -> None:
         """What only the leader does: ask agents, plan, write."""
+        self._leading = True
         metrics.LEADING.set(1)
         try:
             await self._view.synced()
@@ -159,6 +166,7 @@ class Operator:
                 for _ in range(self._settings.workers):
                     group.create_task(self._reconciler.work())
         finally:
+            self._leading = False
             metrics.LEADING.set(0)
 
     async def _resync(self) -> None:
@@ -169,5 +177,4 @@ class Operator:
         while True:
             await asyncio.sleep(interval * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
             for key in self._view.known():
-                self._reconciler.recheck(key)
                 self._queue.add_after(key, random.uniform(0, interval / 2))  # noqa: S311 - spread

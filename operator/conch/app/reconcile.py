@@ -16,6 +16,7 @@ from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.happenings import happenings
+from conch.core.actions import Delete
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
@@ -24,7 +25,10 @@ from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
 from conch.kube.events import event
 from conch.kube.reflector import ObjectKey
+from conch.runtime.leadership import NotLeadingError
 from conch.runtime.work_queue import WorkQueue
+
+_EVENT_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -55,10 +59,6 @@ class Reconciler:
         self._now = now
         self._instance = instance
         self._facts: dict[ObjectKey, Facts] = {}
-
-    def recheck(self, key: ObjectKey) -> None:
-        """Forget what was learnt of this object, so that its next plan looks at it anew."""
-        self._facts.pop(key, None)
 
     async def work(self) -> None:
         """Take objects from the queue until cancelled. A fault of one object never reaches another."""
@@ -96,16 +96,22 @@ class Reconciler:
         if facts.uid != owner.uid:
             facts = self._facts[key] = Facts(uid=owner.uid)
         decided = plan(owner=owner, observed=self._observe(key, facts), policy=self._policy, now=self._now())
-        if decided.status != owner.status and not await self._write_status(key, owner, decided.status):
+        # Before a delete the status is written even if it stays: that proves that no newer object asks for the child.
+        deletes = any(isinstance(action, Delete) for action in decided.actions)
+        if (deletes or decided.status != owner.status) and not await self._write_status(key, owner, decided.status):
             return
         known = facts.obstacles
         try:
             for action in decided.actions:
                 await self._applier.carry_out(action, owner, facts)
                 metrics.ACTIONS.labels(type(action).__name__, _child_kind(action)).inc()
-        finally:
-            # Last, for nobody's model waits for an Event.
+        except NotLeadingError:
+            raise
+        except Exception:
             await self._tell(owner, decided.status)
+            raise
+        # Last, for nobody's model waits for an Event.
+        await self._tell(owner, decided.status)
         # By name: a refusal whose words differ each time (a request's id in them) is no news.
         if known != facts.obstacles:
             self._queue.add(key)
@@ -116,7 +122,14 @@ class Reconciler:
         pods = []
         for observed in self._view.pods(key):
             answer = self._reports.answer(observed.uid)
-            pods.append(replace(observed, report=answer.report, key_refused=answer.key_refused))
+            pods.append(
+                replace(
+                    observed,
+                    report=answer.report,
+                    key_refused=answer.key_refused,
+                    agent_unreachable=answer.unreachable,
+                )
+            )
         return Observed(
             children=self._view.children(key),
             pods=tuple(pods),
@@ -188,8 +201,11 @@ class Reconciler:
                 now=self._now(),
                 instance=self._instance,
             )
+            within = min(self._fence(), _EVENT_SECONDS)
             try:
-                await self._client.create(resources.EVENTS, body, field_manager=names.FIELD_MANAGER)
+                await self._client.create(
+                    resources.EVENTS, body, field_manager=names.FIELD_MANAGER, within_seconds=within
+                )
             except (ApiError, ApiUnavailableError) as error:
                 # An Event is a courtesy; the status says the same.
                 _log.info("event not written", name=owner.name, error=str(error))

@@ -10,10 +10,11 @@ from typing import Final
 from conch.api import names
 from conch.api.assignment import AgentPhase
 from conch.api.model_deployment import InvalidSpec
-from conch.api.pod import TRITON_CONTAINER
+from conch.api.pod import AGENT_PORT, TRITON_CONTAINER
 from conch.api.reasons import Reason
 from conch.api.source import parse_source_uri
 from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import ConditionStatus, ConditionType
 from conch.core.observed import ChildId, ChildKind, ObservedContainer, ObservedPod
 from conch.core.situation import Finding, Severity, Situation
 
@@ -74,6 +75,20 @@ def children_are_accepted(situation: Situation) -> Finding | None:
             return _quota_blocked(f"{child}: {detail}")
         return _stalled(Reason.INVALID_SPEC, f"The API server refuses {child}: {detail}")
     return None
+
+
+def earlier_obstacles_are_gone(situation: Situation) -> Finding | None:
+    """What stood in the way of a child before a restart of the operator does so until that child was written.
+
+    Obstacles are in memory only: without this, each restart would call the object ready until it meets them again.
+    """
+    before = situation.owner.status.condition(ConditionType.READY)
+    if before is None or before.status is not ConditionStatus.FALSE or before.reason not in _OBSTACLES:
+        return None
+    untried = situation.unwritten - situation.observed.children.keys()
+    if not untried or before.observed_generation != situation.owner.generation:
+        return None
+    return Finding(severity=_OBSTACLES[before.reason], reason=before.reason, message=before.message)
 
 
 def pods_can_be_created(situation: Situation) -> Finding | None:
@@ -158,6 +173,10 @@ def pods_have_a_node(situation: Situation) -> Finding | None:
     if not waiting:
         return None
     message = waiting[0].unschedulable_message.rstrip(". ")
+    if "persistentvolumeclaim" in message and "not found" in message:
+        return _stalled(
+            Reason.SOURCE_NOT_FOUND, f"model.source.uri: {message}. Create the claim, or name one that is there."
+        )
     count = f"{len(waiting)} of {situation.desired_replicas} replicas"
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
     gpu = situation.spec.gpu
@@ -170,6 +189,18 @@ def pods_have_a_node(situation: Situation) -> Finding | None:
     return _blocked(
         Reason.UNSCHEDULABLE, f"{count} fit on no node: {message}. Check gpu, scheduling and runtime.resources."
     )
+
+
+def agents_can_be_asked(situation: Situation) -> Finding | None:
+    """The operator reaches the agents: a new revision gets the traffic only by their word."""
+    for pod in situation.pods if situation.succession.candidate else ():
+        if pod.ready and pod.agent_unreachable:
+            return _stalled(
+                Reason.AGENT_UNREACHABLE,
+                f"Pod {pod.name} is ready, but the operator cannot reach its agent at port {AGENT_PORT} to verify what "
+                "it serves. Let a NetworkPolicy allow that port from the operator's namespace.",
+            )
+    return None
 
 
 def replicas_are_ready(situation: Situation) -> Finding | None:
@@ -204,6 +235,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     names_are_free,
     admin_key_is_ours,
     children_are_accepted,
+    earlier_obstacles_are_gone,
     pods_can_be_created,
     agents_report_no_failure,
     images_are_pulled,
@@ -211,6 +243,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     containers_keep_running,
     pods_are_not_evicted,
     pods_have_a_node,
+    agents_can_be_asked,
     replicas_are_ready,
     traffic_is_routed,
 )
@@ -218,6 +251,11 @@ CHECKS: Final[tuple[Check, ...]] = (
 _IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
+_OBSTACLES: Final = {
+    Reason.NAME_CONFLICT: Severity.STALLED,
+    Reason.INVALID_SPEC: Severity.STALLED,
+    Reason.QUOTA_BLOCKED: Severity.BLOCKED,
+}
 _RESTARTS_TOLERATED: Final = 2
 _RECENTLY: Final = timedelta(minutes=10)
 _EXCEEDED_QUOTA: Final = "exceeded quota"

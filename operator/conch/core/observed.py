@@ -128,6 +128,8 @@ class ObservedPod:
     report: AgentReport | None = None
     key_refused: bool = False
     """The agent does not know this object's admin key: the pod was started with another Secret's."""
+    agent_unreachable: bool = False
+    """The agent was asked several times and never answered."""
 
     @property
     def has_started(self) -> bool:

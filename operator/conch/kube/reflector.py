@@ -21,6 +21,7 @@ ObjectKey = tuple[str, str]
 
 _RETRY_FIRST_SECONDS = 0.5
 _RETRY_LIMIT_SECONDS = 20.0
+_REMOVED_REMEMBERED = 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class Reflector(Generic[Projection]):
         self._objects: dict[ObjectKey, Projection] = {}
         self._versions: dict[ObjectKey, int] = {}
         self._removed: dict[ObjectKey, int] = {}
-        """At which version objects went, so that a late answer does not raise the dead; emptied by a relist."""
+        """At which version the last objects went, so that a late answer does not raise the dead."""
         self.synced = asyncio.Event()
 
     def __iter__(self) -> Iterator[tuple[ObjectKey, Projection]]:
@@ -118,6 +119,8 @@ class Reflector(Generic[Projection]):
             case "DELETED":
                 if _version(live) >= self._versions.get(_key(live), 0):
                     self._removed[_key(live)] = _version(live)
+                    if len(self._removed) > _REMOVED_REMEMBERED:
+                        del self._removed[next(iter(self._removed))]
                     self._remove(_key(live))
 
     def _set(self, key: ObjectKey, live: Mapping[str, Any]) -> None:
