@@ -62,7 +62,8 @@ def demo(keep: bool = typer.Option(False, help="Leave the model running at the e
     else:
         with step("6/6  kubectl delete mdep digits"):
             cluster.kubectl("delete", "mdep", NAME, "-n", NAMESPACE)
-            cluster.kubectl("wait", "--for=delete", "pod", "-l", "conch.dev/model-deployment", "-n", NAMESPACE)
+            pods = ("pod", "-l", "conch.dev/model-deployment", "-n", NAMESPACE)
+            cluster.kubectl("wait", "--for=delete", *pods, "--timeout=120s")
             cluster.kubectl("delete", "namespace", NAMESPACE)
     console.print(Panel(_next(cluster, keep), title="What to try next", expand=False))
 

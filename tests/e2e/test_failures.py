@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from conch.api import names
+from conch.store import tree_digest
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import SAMPLE, Namespace
 from tests.support.archives import tar_gz
@@ -60,16 +62,24 @@ def test_a_private_address_is_not_fetched_from(namespace: Namespace) -> None:
     namespace.wait_reason("digits", "SourceNotAllowed")
 
 
-def test_a_wrong_digest_loads_nothing_until_the_right_bytes_are_there(namespace: Namespace, store: ModelStore) -> None:
+@pytest.mark.usefixtures("neighbour")
+def test_a_wrong_digest_loads_nothing_until_the_right_bytes_are_there(
+    namespace: Namespace, store: ModelStore, tmp_path: Path
+) -> None:
     path = f"/{namespace.name}/m.onnx"
     uri = store.put(path, MODEL + b"\x00")
-    digest = "sha256:" + "0" * 64
+    right = tmp_path / "m.onnx"
+    right.write_bytes(MODEL)
+    digest = tree_digest(right)
     namespace.deploy("digits", uri, gpu=NO_GPU, model={"source": {"digest": digest}})
     message = namespace.wait_reason("digits", "DigestMismatch")
     assert digest in message
     assert namespace.ready_endpoints("digits") == set()
+    store.put(path, MODEL)
+    namespace.wait_ready("digits")
 
 
+@pytest.mark.usefixtures("neighbour")
 def test_a_model_that_triton_refuses_shows_tritons_own_words(namespace: Namespace, store: ModelStore) -> None:
     path = f"/{namespace.name}/m.onnx"
     # Readable as ONNX, so it gets as far as Triton; its only operator does not exist.
@@ -79,6 +89,13 @@ def test_a_model_that_triton_refuses_shows_tritons_own_words(namespace: Namespac
     assert "Softmex" in namespace.wait_reason("digits", "ModelLoadFailed")
     assert namespace.condition("digits", "Stalled")["status"] == "True"
     assert namespace.ready_endpoints("digits") == set()
+    store.put(path, MODEL)
+    namespace.wait_ready("digits")
+
+
+def test_a_missing_claim_is_named(namespace: Namespace) -> None:
+    namespace.deploy("digits", "pvc://nowhere/model", gpu=NO_GPU)
+    assert "nowhere" in namespace.wait_reason("digits", "SourceNotFound")
 
 
 def test_no_free_gpu_is_waited_for(namespace: Namespace, store: ModelStore) -> None:
@@ -121,11 +138,14 @@ def test_an_image_that_cannot_be_pulled(namespace: Namespace, store: ModelStore)
     namespace.wait_ready("digits")
 
 
+@pytest.mark.usefixtures("neighbour")
 def test_a_container_that_keeps_crashing(namespace: Namespace, store: ModelStore) -> None:
     # An image that is there but holds no Triton.
     image = {"image": "localhost/conch:dev", "resources": {"cpu": "100m", "memory": "512Mi"}}
     namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU, runtime={**image, "sharedMemory": "64Mi"})
     assert "triton" in namespace.wait_reason("digits", "CrashLooping")
+    namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU)
+    namespace.wait_ready("digits")
 
 
 def test_a_missing_service_account(namespace: Namespace, store: ModelStore, cluster: Cluster) -> None:

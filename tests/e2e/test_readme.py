@@ -39,6 +39,7 @@ def _without_conch(cluster: Cluster) -> None:
     helm(cluster, "uninstall", "conch", "--namespace", NAMESPACE, "--wait")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("_without_conch")
 def test_the_commands_of_the_readme(cluster: Cluster) -> None:
     commands = _commands()
@@ -67,6 +68,7 @@ def test_the_commands_of_the_readme(cluster: Cluster) -> None:
         install(cluster)
 
 
+@pytest.mark.timeout(900)
 def test_the_demo(cluster: Cluster) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.demo"],

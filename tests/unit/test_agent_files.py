@@ -1,5 +1,6 @@
 """The agent's files: the assignment as the kubelet swaps it, and a volume that is whole at every moment."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from conch.agent.assignment_file import AssignmentFile
 from conch.agent.decide import Disk
 from conch.agent.volume import Volume
 from conch.api.assignment import Assignment
+from conch.api.source import SourcePolicy
 
 ASSIGNMENT = Assignment(revision="r1", name="mlp", version=1, uri="https://h.example/m.onnx")
 
@@ -66,6 +68,14 @@ def laid_out(volume: Volume, key: str, name: str) -> None:
     with volume.scratch() as folder:
         (folder / name / "1").mkdir(parents=True)
         volume.keep_layout(key, folder / name, name)
+
+
+def test_what_a_newer_operator_says_besides_is_ignored(tmp_path: Path) -> None:
+    newer = ASSIGNMENT.to_wire() | {"surprise": 1, "sourcePolicy": {"httpHosts": ["h"], "alsoNew": True}}
+    path = mount(tmp_path / "m", 1, json.dumps(newer))
+    read = AssignmentFile(path).read()
+    assert read.problem is None
+    assert read.assignment == ASSIGNMENT.model_copy(update={"source_policy": SourcePolicy(http_hosts=("h",))})
 
 
 def test_what_is_kept_is_seen_by_the_next_agent(tmp_path: Path, volume: Volume) -> None:

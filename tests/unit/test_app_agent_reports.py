@@ -226,6 +226,24 @@ async def test_a_pod_without_an_address_or_a_future_is_not_asked(agent_of: Make,
     assert scene.requests == []
 
 
+async def test_what_was_said_before_this_leadership_is_forgotten(agent_of: Make) -> None:
+    scene = await agent_of(SERVING)
+    await scene.ask()
+    scene.here = ()
+    run = asyncio.ensure_future(scene.reports.run())
+    await asyncio.sleep(0)
+    assert scene.reports.answer(POD.uid) == Answer()
+    run.cancel()
+    await asyncio.wait({run})
+
+
+async def test_an_agent_that_never_answers_is_unreachable_and_that_is_told(agent_of: Make) -> None:
+    scene = await agent_of(SERVING)
+    scene.answer = (500, "")
+    assert [(await scene.ask()).unreachable for _ in range(3)] == [False, False, True]
+    assert scene.changed == [KEY]
+
+
 async def test_what_a_pod_said_is_forgotten_with_the_pod(agent_of: Make) -> None:
     scene = await agent_of(POD)
     await scene.ask()

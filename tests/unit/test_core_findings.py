@@ -53,6 +53,7 @@ def find(
     policy: SourcePolicy = SourcePolicy(),  # noqa: B008 - immutable
     replicas: int = 1,
     unwritten: frozenset[ChildId] = frozenset(),
+    status: ModelDeploymentStatus = ModelDeploymentStatus(),  # noqa: B008 - immutable
     **observed: Any,
 ) -> Finding | None:
     wire = {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}} if spec is None else spec
@@ -65,7 +66,7 @@ def find(
         resource_version="1",
         deleting=False,
         spec=read,
-        status=ModelDeploymentStatus(),
+        status=status,
     )
     return first_finding(
         Situation(

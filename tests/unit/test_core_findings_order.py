@@ -7,6 +7,7 @@ import pytest
 from conch.api.assignment import AgentPhase
 from conch.api.reasons import Reason
 from conch.api.source import SourcePolicy
+from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core.observed import ObservedContainer
 from conch.core.situation import Severity
 from tests.unit.test_core_findings import (
@@ -156,3 +157,50 @@ def test_pods_that_nobody_is_sent_to_do_not_serve_yet() -> None:
 def test_a_child_that_a_quota_refuses_waits_for_room() -> None:
     finding = find(refusals={DEPLOYMENT: "forbidden: exceeded quota: team"})
     expect(finding, Severity.BLOCKED, Reason.QUOTA_BLOCKED, "Deployment sentiment-w1", "exceeded quota: team")
+
+
+def test_a_claim_that_does_not_exist_is_a_source_that_is_not_found() -> None:
+    message = '0/3 nodes are available: persistentvolumeclaim "models" not found. preemption: not helpful.'
+    pod = a_pod(unschedulable_message=message)
+    expect(find(pod), Severity.STALLED, Reason.SOURCE_NOT_FOUND, '"models" not found', "Create the claim")
+
+
+def test_an_agent_that_never_answered_keeps_a_ready_candidate_from_the_traffic_and_is_named() -> None:
+    pod = a_pod(ready=True, agent_unreachable=True)
+    expect(find(pod), Severity.STALLED, Reason.AGENT_UNREACHABLE, "sentiment-w1-0", "8080", "NetworkPolicy")
+
+
+def _was(reason: Reason, *, generation: int = 1) -> ModelDeploymentStatus:
+    ready = Condition(
+        type=ConditionType.READY,
+        status=ConditionStatus.FALSE,
+        reason=reason,
+        message="as it was",
+        observed_generation=generation,
+        last_transition_time="2026-01-01T00:00:00Z",
+    )
+    return ModelDeploymentStatus(conditions=(ready,))
+
+
+SERVES = replace(reporting(AgentPhase.READY), ready=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "severity"),
+    [
+        (Reason.NAME_CONFLICT, Severity.STALLED),
+        (Reason.INVALID_SPEC, Severity.STALLED),
+        (Reason.QUOTA_BLOCKED, Severity.BLOCKED),
+    ],
+)
+def test_what_stood_in_a_childs_way_before_a_restart_stands_until_the_child_was_tried(
+    reason: Reason, severity: Severity
+) -> None:
+    expect(find(SERVES, status=_was(reason), unwritten=frozenset({SERVICE})), severity, reason, "as it was")
+    assert find(SERVES, status=_was(reason)) is None
+
+
+@pytest.mark.parametrize("status", [_was(Reason.NAME_CONFLICT, generation=0), _was(Reason.STARTING)])
+def test_what_is_over_or_was_no_obstacle_is_not_kept(status: ModelDeploymentStatus) -> None:
+    found = find(SERVES, status=status, unwritten=frozenset({DEPLOYMENT}))
+    assert found is None

@@ -237,3 +237,22 @@ def test_a_deletion_that_is_older_than_the_answer_to_a_write_does_not_remove_wha
     """The watch tells of the old object's end after a new one of its name was written."""
     kept, _, _ = _reflect([_list(1, _live("a", 1))], [[("DELETED", _live("a", 8))]], {0: _live("a", 9, "new")})
     assert kept == {"a": "new"}
+
+
+def test_what_is_remembered_of_the_gone_is_bounded() -> None:
+    async def main() -> int:
+        gone = [("DELETED", _live(f"a{number}", 6 + number)) for number in range(3000)]
+        script = Script([_list(5)], [gone])
+        reflector = Reflector(
+            cast(KubeClient, script),
+            resources.CONFIG_MAPS,
+            project=_project,
+            on_change=lambda *_: None,
+            label_selector="a=b",
+        )
+        run = asyncio.ensure_future(reflector.run())
+        await script.finished.wait()
+        run.cancel()
+        return len(reflector._removed)
+
+    assert 0 < run_virtually(main) <= 1024

@@ -1,0 +1,138 @@
+"""The one exit: what is written first, what is told last, and what nothing is done without."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from conch.api.reasons import Reason
+from conch.app.agent_reports import AgentReports, Answer
+from conch.app.applier import Applier
+from conch.app.cluster_view import ClusterView
+from conch.app.reconcile import Reconciler
+from conch.core.actions import Delete
+from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild
+from conch.kube.client import KubeClient
+from conch.kube.errors import ApiError
+from conch.kube.resources import Resource
+from conch.runtime.leadership import NotLeadingError
+from conch.runtime.work_queue import WorkQueue
+from tests.sim.world import START, UID, World
+
+KEY = ("default", "sentiment")
+SPEC = {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}}
+LEFT_OVER = ChildId(kind=ChildKind.POD_DISRUPTION_BUDGET, name="sentiment")
+
+
+class Scene:
+    """One object as the operator knows it, and everything that a reconcile does, in its order."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.did: list[str] = []
+        self.fail: dict[str, Exception] = {}
+        self.fence: Callable[[], float] = lambda: 9.5
+        self.reconciler = Reconciler(
+            client=cast(KubeClient, self),
+            view=cast(ClusterView, self),
+            reports=cast(AgentReports, self),
+            applier=cast(Applier, self),
+            policy=world.policy,
+            queue=WorkQueue(),
+            fence=lambda: self.fence(),
+            now=lambda: START + timedelta(seconds=1),
+            instance="test",
+        )
+
+    async def reconcile(self) -> None:
+        await self.reconciler._reconcile(KEY)
+
+    def _do(self, what: str) -> None:
+        self.did.append(what)
+        if error := self.fail.pop(what, None):
+            raise error
+
+    def model_deployment(self, _key: object) -> object:
+        return self.world.owner
+
+    def put_model_deployment(self, _live: object) -> None:
+        """The world's own status stays: one reconcile is looked at."""
+
+    def children(self, _key: object) -> object:
+        return dict(self.world.children)
+
+    def pods(self, _key: object) -> object:
+        return tuple(self.world.pods.values())
+
+    def answer(self, uid: str) -> Answer:
+        pod = next(pod for pod in self.world.pods.values() if pod.uid == uid)
+        return Answer(report=pod.report)
+
+    async def apply(self, _resource: Resource, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+        assert body["metadata"]["resourceVersion"] == "1", "the precondition"
+        self._do("status")
+        return body
+
+    async def get(self, _resource: Resource, _namespace: str, _name: str) -> dict[str, Any]:
+        self._do("read again")
+        return {}
+
+    async def create(self, _resource: Resource, body: dict[str, Any], *, within_seconds: float, **_: Any) -> None:
+        assert within_seconds <= 2
+        self._do(f"event {body['reason']}")
+
+    async def carry_out(self, action: object, _owner: object, _facts: object) -> None:
+        self._do(type(action).__name__)
+
+
+def _at_rest_with_a_child_too_many() -> World:
+    world = World(spec=SPEC)
+    world.settle()
+    world.serve()
+    world.settle()
+    controller = Controller(kind="ModelDeployment", name="sentiment", uid=UID)
+    world.children[LEFT_OVER] = ObservedChild(
+        id=LEFT_OVER, uid="p", resource_version="1", controller=controller, owned_hash="h"
+    )
+    planned = world.plan()
+    assert planned.status == world.status
+    assert [type(action) for action in planned.actions] == [Delete]
+    return world
+
+
+async def test_the_status_is_written_before_the_actions_and_the_event_after() -> None:
+    scene = Scene(World(spec=SPEC))
+    await scene.reconcile()
+    assert scene.did[0] == "status"
+    assert scene.did[-1] == f"event {Reason.STARTING}"
+    assert len(scene.did) > 3
+
+
+async def test_nothing_is_deleted_for_an_object_that_may_have_changed() -> None:
+    scene = Scene(_at_rest_with_a_child_too_many())
+    await scene.reconcile()
+    # The operator has just started: it has yet to learn that the admin key is there.
+    assert scene.did == ["status", "EnsureAdminKey", "Delete"]
+    stale = Scene(_at_rest_with_a_child_too_many())
+    stale.fail["status"] = ApiError(409, "Conflict", "it has changed", what="status")
+    await stale.reconcile()
+    assert stale.did == ["status", "read again"]
+
+
+async def test_an_action_that_fails_is_told_and_raised() -> None:
+    scene = Scene(World(spec=SPEC))
+    scene.fail["Apply"] = ApiError(500, "", "no", what="apply")
+    with pytest.raises(ApiError):
+        await scene.reconcile()
+    assert scene.did[-2:] == ["Apply", f"event {Reason.STARTING}"]
+
+
+@pytest.mark.parametrize("error", [NotLeadingError("lost"), asyncio.CancelledError()], ids=["lease lost", "stopped"])
+async def test_who_leads_no_longer_tells_nothing(error: Any) -> None:
+    scene = Scene(World(spec=SPEC))
+    scene.fail["Apply"] = error
+    with pytest.raises(type(error)):
+        await scene.reconcile()
+    assert scene.did[-1] == "Apply"
