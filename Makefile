@@ -1,4 +1,4 @@
-# Each target sets up what it needs, from package registries alone. Needs Linux, root, Python 3.11+ and Go 1.25+.
+# Each target sets up what it needs, from package registries alone. Needs Linux, root, Python 3.11+ and Go 1.26+.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
