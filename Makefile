@@ -25,7 +25,7 @@ check: $(VENV)/ready ## Format, lint, types, import rules, generated files
 	$(RUN) -m tests.generate --check
 
 unit: $(VENV)/ready ## Tests without any process of their own: unit, golden, simulation
-	$(RUN) -m pytest tests/unit tests/golden tests/sim
+	$(RUN) -m pytest --doctest-modules operator tests/unit tests/golden tests/sim
 
 contract: $(VENV)/ready ## Tests against the real Triton on loopback
 	$(RUN) -m pytest tests/contract
@@ -67,7 +67,7 @@ clean: ## Remove what was made in this checkout
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@echo "Setting up $(VENV) (about 20 s)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	$(VENV)/bin/uv pip install --quiet --python $(RUN) --require-hashes -r requirements/dev.txt
 	$(VENV)/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
 	@touch $@

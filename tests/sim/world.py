@@ -49,7 +49,6 @@ class World:
     now: datetime = START
     replicas: dict[str, int] = field(default_factory=dict)
     """By workload, what its Deployment asks for."""
-    created_workloads: list[str] = field(default_factory=list)
     written_strangers: list[ChildId] = field(default_factory=list)
     _uids: int = 0
 
@@ -161,8 +160,6 @@ class World:
         live = self.children.get(child)
         if live is not None and not live.belongs_to(UID):
             self.written_strangers.append(child)
-        if live is None and child.kind is ChildKind.DEPLOYMENT:
-            self.created_workloads.append(action.desired.body["metadata"]["labels"][names.LABEL_WORKLOAD])
         if child.kind is ChildKind.DEPLOYMENT:
             body = action.desired.body
             self.replicas[body["metadata"]["labels"][names.LABEL_WORKLOAD]] = body["spec"]["replicas"]

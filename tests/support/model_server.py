@@ -35,11 +35,6 @@ class Handler(BaseHTTPRequestHandler):
         FILES[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
         self._answer(201, b"")
 
-    def do_DELETE(self) -> None:
-        """Forget the file."""
-        FILES.pop(self.path, None)
-        self._answer(204, b"")
-
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

@@ -35,10 +35,6 @@ class ModelStore:
         self._client.put(path, content=content).raise_for_status()
         return self.uri(path)
 
-    def delete(self, path: str) -> None:
-        """Remove a file."""
-        self._client.delete(path).raise_for_status()
-
     def reads(self, path: str) -> int:
         """How often the file was fetched."""
         counts: dict[str, int] = self._client.get("/?counts").json()

@@ -93,7 +93,9 @@ def _reflect(
         assert not run.done(), run
         assert reflector.synced.is_set()
         run.cancel()
-        return {key[1]: kept for key, kept in reflector}, changes, script.calls
+        met = {name for name, _, _ in changes}
+        kept = {name: value for name in met if (value := reflector.get(("ns", name))) is not None}
+        return kept, changes, script.calls
 
     return run_virtually(main)
 

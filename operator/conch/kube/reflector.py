@@ -6,7 +6,7 @@ is kept; the object itself is garbage as soon as it was read.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -51,9 +51,6 @@ class Reflector(Generic[Projection]):
         self._removed: dict[ObjectKey, int] = {}
         """At which version the last objects went, so that a late answer does not raise the dead."""
         self.synced = asyncio.Event()
-
-    def __iter__(self) -> Iterator[tuple[ObjectKey, Projection]]:
-        return iter(list(self._objects.items()))
 
     def get(self, key: ObjectKey) -> Projection | None:
         """The projection of one object."""

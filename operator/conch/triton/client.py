@@ -78,15 +78,13 @@ class TritonClient:
         )
         return response.config
 
-    async def load(self, name: str, *, timeout_seconds: float, config: str | None = None) -> None:
-        """Load or reload a model as it lies in the repository; `config` (JSON) replaces its config.pbtxt.
+    async def load(self, name: str, *, timeout_seconds: float) -> None:
+        """Load or reload a model as it lies in the repository.
 
         Returns when it is loaded; raises TritonRefusedError with Triton's own words. Note that success may also mean
         that Triton saw no change and did nothing.
         """
-        await _answer(
-            self._client.load_model(name, headers=self._headers, config=config, client_timeout=timeout_seconds)
-        )
+        await _answer(self._client.load_model(name, headers=self._headers, client_timeout=timeout_seconds))
 
     async def unload(self, name: str) -> None:
         """Begin to unload all versions of a model."""
