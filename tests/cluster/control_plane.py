@@ -58,6 +58,8 @@ class ControlPlane:
     """Calls per second (twice that in a burst) of the controller manager and the scheduler; 0: their own default."""
     audit_policy: Mapping[str, Any] = field(default_factory=lambda: AUDIT_POLICY)
     audit_megabytes: int = 50
+    profiling: bool = False
+    """Whether the API server can be asked where its time goes."""
     """Size at which the audit log is rotated; only one older part is kept."""
 
     @property
@@ -110,7 +112,7 @@ class ControlPlane:
             f"--audit-log-path={self.logs / 'audit.log'}",
             f"--audit-log-maxsize={self.audit_megabytes}",
             "--audit-log-maxbackup=1",
-            "--profiling=false",
+            f"--profiling={str(self.profiling).lower()}",
             "--shutdown-delay-duration=0s",
         ]
 

@@ -40,7 +40,7 @@ def test_pods_are_never_made_from_a_strangers_record() -> None:
     id_ = ChildId(kind=ChildKind.CONTROLLER_REVISION, name=workload)
     mine = world.children[id_]
     assert isinstance(mine, ObservedRecord)
-    planted = replace(mine.record, pod_template={"spec": {"hostNetwork": True}})
+    planted = replace(mine.record, pod_template_json='{"spec": {"hostNetwork": true}}')
     world.children[id_] = replace(mine, controller=OTHER, record=planted)
     del world.children[ChildId(kind=ChildKind.DEPLOYMENT, name=workload)]
     written = [action.desired for action in world.plan().actions if isinstance(action, Apply)]

@@ -171,6 +171,14 @@ def test_an_older_state_that_comes_late_is_ignored() -> None:
     assert _version(view) == "10"
 
 
+def test_the_echo_of_a_write_is_no_news_and_not_even_read() -> None:
+    view = Scene().view
+    assert view.put_model_deployment(_object(10))
+    known = view.model_deployment(KEY)
+    assert not view.put_model_deployment(_object(10))
+    assert view.model_deployment(KEY) is known
+
+
 def test_a_namesake_replaces_the_object_it_follows() -> None:
     view = Scene().view
     view.put_model_deployment(_object(10))

@@ -183,12 +183,22 @@ def test_a_deployment_whose_pods_are_taken_has_no_error(conditions: list[dict[st
 
 
 def test_a_controller_revision_holds_its_record() -> None:
-    data = {"workload": "w1", "revision": "r", "version": 3, "podTemplate": {"spec": {}}, "assignment": {"uri": "u"}}
+    data = {"workload": "w1", "revision": "r", "version": 3, "podTemplate": "{}", "assignment": '{"uri":"u"}'}
     child = _child(ChildKind.CONTROLLER_REVISION, data=data)
     assert isinstance(child, ObservedRecord)
-    assert (child.record.workload, child.record.version, child.record.assignment) == ("w1", 3, {"uri": "u"})
+    assert (child.record.workload, child.record.version, child.record.assignment_json) == ("w1", 3, '{"uri":"u"}')
 
 
-@pytest.mark.parametrize("fields", [{}, {"data": None}, {"data": {}}, {"data": [1]}, {"data": "text"}])
+UNREADABLE: tuple[object, ...] = ("{", "[]", {"spec": {}}, None)
+RECORD = {"workload": "w1", "revision": "r", "version": 3, "podTemplate": "{}", "assignment": "{}"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({}, {"data": None}, {"data": {}}, {"data": [1]}, {"data": "text"}),
+        *({"data": {**RECORD, "podTemplate": text}} for text in UNREADABLE),
+    ],
+)
 def test_a_controller_revision_of_somebody_elses_is_no_record(fields: dict[str, Any]) -> None:
     assert not isinstance(_child(ChildKind.CONTROLLER_REVISION, **fields), ObservedRecord)

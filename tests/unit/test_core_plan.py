@@ -264,8 +264,8 @@ def test_a_strangers_record_never_becomes_pods() -> None:
         workload=candidate.workload,
         revision=candidate.revision,
         version=1,
-        pod_template={"spec": {"hostNetwork": True}},
-        assignment={},
+        pod_template_json='{"spec": {"hostNetwork": true}}',
+        assignment_json="{}",
     )
     world.children[id_] = ObservedRecord(
         id=id_, uid="s", resource_version="1", controller=None, owned_hash="", record=record

@@ -152,7 +152,7 @@ def test_the_failures_of_one_key_do_not_delay_another() -> None:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["add", "fail"]), st.sampled_from("abc"), st.just(0.0)),
+        st.tuples(st.sampled_from(["add", "urgent", "fail"]), st.sampled_from("abc"), st.just(0.0)),
         st.tuples(st.just("after"), st.sampled_from("abc"), st.floats(0, 5)),
         st.tuples(st.just("wait"), st.just(""), st.floats(0, 5)),
     ),
@@ -185,6 +185,8 @@ def test_no_key_has_two_workers_and_every_wish_is_followed_by_work(
             match kind:
                 case "add":
                     queue.add(key)
+                case "urgent":
+                    queue.add(key, urgent=True)
                 case "fail":
                     queue.add_after_failure(key)
                 case "after":
@@ -201,5 +203,66 @@ def test_no_key_has_two_workers_and_every_wish_is_followed_by_work(
         for worker in workers:
             assert not worker.done(), worker
             worker.cancel()
+
+    _with_queue(test)
+
+
+def test_urgent_keys_come_first() -> None:
+    async def test(queue: WorkQueue[str]) -> None:
+        queue.add("a")
+        queue.add("b", urgent=True)
+        queue.add("c", urgent=True)
+        assert [await queue.take() for _ in range(3)] == ["b", "c", "a"]
+
+    _with_queue(test)
+
+
+def test_a_key_that_becomes_urgent_moves_forward_and_stays_one() -> None:
+    async def test(queue: WorkQueue[str]) -> None:
+        for key in ("a", "b", "c"):
+            queue.add(key)
+        queue.add("c", urgent=True)
+        queue.add("c")
+        assert len(queue) == 3
+        assert [await queue.take() for _ in range(3)] == ["c", "a", "b"]
+        assert await _is_idle(queue)
+
+    _with_queue(test)
+
+
+def test_a_key_that_was_moved_forward_and_comes_again_keeps_its_new_place() -> None:
+    async def test(queue: WorkQueue[str]) -> None:
+        queue.add("a")
+        queue.add("a", urgent=True)
+        queue.done(await queue.take())
+        queue.add("b")
+        queue.add("a")
+        assert sorted([await queue.take() for _ in range(2)]) == ["a", "b"]
+        assert await _is_idle(queue)
+
+    _with_queue(test)
+
+
+def test_a_key_that_becomes_urgent_while_it_is_worked_on_comes_back_urgent() -> None:
+    async def test(queue: WorkQueue[str]) -> None:
+        queue.add("a")
+        key = await queue.take()
+        queue.add("b")
+        queue.add("a", urgent=True)
+        queue.add("a")
+        queue.done(key)
+        assert await queue.take() == "a"
+
+    _with_queue(test)
+
+
+def test_a_flood_of_urgent_keys_lets_the_others_through_now_and_then() -> None:
+    async def test(queue: WorkQueue[str]) -> None:
+        queue.add("patient")
+        for number in range(100):
+            queue.add(f"urgent-{number}", urgent=True)
+        first = [await queue.take() for _ in range(20)]
+        assert "patient" in first
+        assert first[0] == "urgent-0"
 
     _with_queue(test)

@@ -103,11 +103,13 @@ def parse_status(status: Mapping[str, Any]) -> ModelDeploymentStatus:
 
     Only that and nothing around it: who loses `stable` over a field that was added to it takes the serving pods down.
     """
-    readable = deepcopy(dict(status))
+    readable = status
     while True:
         try:
             return ModelDeploymentStatus.model_validate(readable)
         except ValidationError as error:
+            if readable is status:
+                readable = deepcopy(dict(status))
             # One at a time: leaving something out moves what stands behind it in a list.
             _leave_out(readable, error.errors()[0]["loc"])
 

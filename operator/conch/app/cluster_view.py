@@ -65,17 +65,22 @@ class ClusterView:
         """The newest known state of one object."""
         return self._objects.get(key)
 
-    def put_model_deployment(self, body: Mapping[str, Any]) -> None:
-        """Take in an object from the edge, or the answer to a write of ours, unless a newer one is known."""
-        taken = parse(body)
-        key = (taken.namespace, taken.name)
+    def put_model_deployment(self, body: Mapping[str, Any]) -> bool:
+        """Take in an object from the edge, or the answer to a write of ours; False when as new a one is known.
+
+        The watch repeats every write of ours, so what is no news is told by its version alone and never parsed.
+        """
+        metadata = body["metadata"]
+        key = (metadata["namespace"], metadata["name"])
         known = self._objects.get(key)
-        if taken.uid in self._gone:
+        if metadata["uid"] in self._gone:
             # A late answer to a write of ours.
-            return
+            return False
         # Across namesakes too: events of an object and of its successor may arrive in any order.
-        if known is None or int(known.resource_version) < int(taken.resource_version):
-            self._objects[key] = taken
+        if known is not None and int(metadata["resourceVersion"]) <= int(known.resource_version):
+            return False
+        self._objects[key] = parse(body)
+        return True
 
     def drop_model_deployment(self, key: ObjectKey, uid: str) -> None:
         """Forget an object that is gone (but not its namesake)."""

@@ -81,8 +81,24 @@ def _registry(hand_over: EventHandler) -> kopf.OperatorRegistry:
     return registry
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Nothing is compared or stored: `on.event` needs none of it, and kopf would copy every object twice per event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Leave the object as it is."""
+
+
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    # Until then kopf keeps a task and the last body of every object that changed.
+    settings.queueing.idle_timeout = 0.5
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.watching.server_timeout = 300

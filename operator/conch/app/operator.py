@@ -97,10 +97,10 @@ class Operator:
             for task in done - {stopped}:
                 task.result()
 
-    def _changed(self, key: ObjectKey) -> None:
+    def _changed(self, key: ObjectKey, *, urgent: bool = False) -> None:
         """Only a leader takes keys from the queue; when it begins to lead, it looks at every object."""
         if self._leading:
-            self._queue.add(key)
+            self._queue.add(key, urgent=urgent)
 
     def _is_ready(self) -> bool:
         return self._edge_listed.is_set() and all(reflector.synced.is_set() for reflector in self._view.reflectors)
@@ -121,10 +121,11 @@ class Operator:
         key = (body["metadata"]["namespace"], body["metadata"]["name"])
         if type_ == "DELETED":
             self._view.drop_model_deployment(key, body["metadata"]["uid"])
-        else:
-            self._view.put_model_deployment(body)
+        elif not self._view.put_model_deployment(body):
+            return
         metrics.OBJECTS.set(len(self._view.known()))
-        self._changed(key)
+        # Nobody but Conch writes the status, so this is what a person wants.
+        self._changed(key, urgent=True)
 
     async def _sweep(self) -> None:
         """Forget what was deleted while nobody watched: kopf does not tell what a list of its no longer holds.

@@ -54,7 +54,7 @@ def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
         case ChildKind.CONTROLLER_REVISION:
             try:
                 return ObservedRecord(**common, record=read_record(live["data"]))
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, ValueError):
                 # A stranger's; its controller says so.
                 return ObservedChild(**common)
         case _:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from conch.api.assignment import AgentReport
 
@@ -77,13 +77,17 @@ class ObservedDeployment(ObservedChild):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadRecord:
-    """What a workload was created as; kept in a ControllerRevision so that an operator upgrade restarts no pod."""
+    """What a workload was created as; kept in a ControllerRevision so that an operator upgrade restarts no pod.
+
+    The two objects are JSON texts, here and there: a tree of small dicts takes six times the memory, and the API server
+    would keep account of every field in it.
+    """
 
     workload: str
     revision: str
     version: int
-    pod_template: Mapping[str, Any]
-    assignment: Mapping[str, Any]
+    pod_template_json: str
+    assignment_json: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from conch.kube.resources import Resource
 Json = dict[str, Any]
 
 _CALL_TIMEOUT_SECONDS = 30.0
-_PAGE = 250
+_PAGE = 100
 _WATCH_SECONDS = 300
 _SILENCE_SECONDS = 120.0
 """A watch without even a bookmark for this long is dead: the API server sends one about every minute."""

@@ -110,8 +110,8 @@ class Reflector(Generic[Projection]):
     def _ingest(self, kind: str, live: Mapping[str, Any]) -> None:
         match kind:
             case "ADDED" | "MODIFIED":
-                # The watch may still be behind what a write of ours was answered with.
-                if _version(live) >= self._versions.get(_key(live), 0):
+                # The watch repeats every write of ours, and may be behind what it was answered with.
+                if _version(live) > self._versions.get(_key(live), 0):
                     self._set(_key(live), live)
             case "DELETED":
                 if _version(live) >= self._versions.get(_key(live), 0):

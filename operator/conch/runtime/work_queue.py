@@ -1,6 +1,7 @@
 """A queue of keys: each key at most once, never worked on by two workers, with delays and back-off.
 
-The same contract as client-go's: a key that is added while it is being worked on is worked on again afterwards.
+The same contract as client-go's: a key that is added while it is being worked on is worked on again afterwards. What a
+person asked for goes before what the cluster reports: a thousand pods that come up must not hold an edit up.
 """
 
 import asyncio
@@ -12,31 +13,36 @@ Key = TypeVar("Key")
 
 _BACKOFF_FIRST_SECONDS = 0.2
 _BACKOFF_LIMIT_SECONDS = 60.0
+_URGENT_IN_A_ROW = 15
+"""After so many urgent keys comes one of the others, so that no flood of edits can keep a status from being true."""
 
 
 class WorkQueue(Generic[Key]):
-    """Keys to work on, in the order in which they became due."""
+    """Keys to work on, the urgent ones first, else in the order in which they became due."""
 
     def __init__(self) -> None:
+        self._urgent: deque[Key] = deque()
         self._due: deque[Key] = deque()
-        self._waiting: set[Key] = set()
+        self._waiting: dict[Key, bool] = {}
+        """What is in one of the two, and whether in the urgent one; an entry elsewhere is left over."""
+        self._urgent_in_a_row = 0
         self._active: set[Key] = set()
-        self._dirty: set[Key] = set()
+        self._dirty: dict[Key, bool] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._available = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._waiting)
 
-    def add(self, key: Key) -> None:
+    def add(self, key: Key, *, urgent: bool = False) -> None:
         """Work on this key as soon as possible."""
         self._cancel_timer(key)
         if key in self._active:
-            self._dirty.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._due.append(key)
+            self._dirty[key] = urgent or self._dirty.get(key, False)
+        elif key not in self._waiting or (urgent and not self._waiting[key]):
+            self._waiting[key] = urgent
+            (self._urgent if urgent else self._due).append(key)
             self._available.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -63,20 +69,33 @@ class WorkQueue(Generic[Key]):
 
     async def take(self) -> Key:
         """The next key; it is this worker's until `done`."""
-        while not self._due:
+        while not self._waiting:
+            for lane in (self._urgent, self._due):
+                lane.clear()
             self._available.clear()
             await self._available.wait()
-        key = self._due.popleft()
-        self._waiting.discard(key)
+        key = self._next()
+        del self._waiting[key]
         self._active.add(key)
         return key
 
     def done(self, key: Key) -> None:
         """Give the key back; adds it again if it was added meanwhile."""
         self._active.discard(key)
-        if key in self._dirty:
-            self._dirty.discard(key)
-            self.add(key)
+        if (urgent := self._dirty.pop(key, None)) is not None:
+            self.add(key, urgent=urgent)
+
+    def _next(self) -> Key:
+        """The key whose turn it is; there is one."""
+        turns = (self._urgent, self._due) if self._urgent_in_a_row < _URGENT_IN_A_ROW else (self._due, self._urgent)
+        for lane in turns:
+            is_urgent = lane is self._urgent
+            while lane:
+                key = lane.popleft()
+                if self._waiting.get(key) is is_urgent:
+                    self._urgent_in_a_row = self._urgent_in_a_row + 1 if is_urgent else 0
+                    return key
+        raise AssertionError("a waiting key is in no lane")
 
     def _timer_fired(self, key: Key) -> None:
         self._timers.pop(key, None)

@@ -32,6 +32,7 @@ def main(
         bool, typer.Option(help="Only what shows how cost grows: created at once, edits, restart.")
     ] = False,
     counts_only: Annotated[bool, typer.Option(help="Only what is counted, not timed; as CI does it.")] = False,
+    profiles: Annotated[Path | None, typer.Option(help="Profile the timed phases into this folder (slower).")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure the operator on many objects: a real API server, fake nodes, a network of loopback alone. Needs root."""
@@ -43,7 +44,15 @@ def main(
     results = Results()
     try:
         asyncio.run(
-            _measure(results, objects, edits=edits, idle_seconds=idle_seconds, growth=growth_only, counts=counts_only)
+            _measure(
+                results,
+                objects,
+                edits=edits,
+                idle_seconds=idle_seconds,
+                growth=growth_only,
+                counts=counts_only,
+                profiles=profiles,
+            )
         )
     finally:
         console.print(table(objects, results))
@@ -57,15 +66,23 @@ def main(
 
 
 async def _measure(
-    results: Results, objects: int, *, edits: int, idle_seconds: float, growth: bool, counts: bool
+    results: Results,
+    objects: int,
+    *,
+    edits: int,
+    idle_seconds: float,
+    growth: bool,
+    counts: bool,
+    profiles: Path | None,
 ) -> None:
-    async with world() as made:
+    async with world(profiling=profiles is not None) as made:
         whole = not growth and not counts
         if whole:
             await phases.floor(made, results, objects)
+            await phases.bare(made, results, objects)
         with made.operator() as operator:
-            await phases.burst(made, results, operator, objects)
-            await phases.edits(made, results, operator, objects, edits=edits, name="edit")
+            await phases.burst(made, results, operator, objects, profiles=profiles)
+            await phases.edits(made, results, operator, objects, edits=edits, name="edit", profiles=profiles)
             if not growth:
                 await phases.idle(made, results, operator, seconds=idle_seconds)
             await phases.restart(made, results, operator, objects)

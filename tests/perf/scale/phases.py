@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from conch.api import names
@@ -18,6 +19,7 @@ from tests.perf.scale.audit import Request
 from tests.perf.scale.etcd_size import stored_bytes
 from tests.perf.scale.poisoned_operator import POISON
 from tests.perf.scale.process import usage
+from tests.perf.scale.profiles import profiled
 from tests.perf.scale.world import FLOOR, MODELS, World, model, plain_deployment
 from tests.support.operator_process import OperatorProcess
 
@@ -66,13 +68,32 @@ async def floor(world: World, results: Results, objects: int) -> None:
         await count.stop()
 
 
-async def burst(world: World, results: Results, operator: OperatorProcess, objects: int) -> None:
+async def bare(world: World, results: Results, objects: int) -> None:
+    """The same children as Conch's, written by a bare client: what no operator that needs them could be faster than."""
+    available, pods = world.count_floor(), world.count_pods()
+    with step(f"the children of {objects} ModelDeployments without Conch"):
+        started = time.monotonic()
+        await world.create_bare(model(index) for index in range(objects))
+        results.note(bare_written_seconds=time.monotonic() - started)
+        await available.reached(objects, "bare Deployments available", seconds=_LONG_SECONDS)
+        results.note(bare_ready_seconds=time.monotonic() - started)
+    with step("removing them"):
+        kinds = "deployments,services,configmaps,controllerrevisions,secrets"
+        world.api.kubectl("delete", kinds, "-l", "conch.dev/model-deployment", "-n", FLOOR, "--wait=false")
+        await pods.reached(0, "pods left", seconds=_LONG_SECONDS)
+    for count in (available, pods):
+        await count.stop()
+
+
+async def burst(
+    world: World, results: Results, operator: OperatorProcess, objects: int, *, profiles: Path | None
+) -> None:
     """All objects created at once."""
     before, server = usage(operator.pid), usage(world.api.pid("kube-apiserver"))
     ready = world.count_ready_models()
     await ready.reached(0, "models", seconds=30)
     world.audit.skip()
-    with step(f"{objects} ModelDeployments at once"):
+    with step(f"{objects} ModelDeployments at once"), profiled(world, operator.pid, profiles, "burst"):
         started, started_at = time.monotonic(), time.time()
         await world.create(MODEL_DEPLOYMENTS, (model(index) for index in range(objects)))
         results.note(created_seconds=time.monotonic() - started)
@@ -94,27 +115,39 @@ async def burst(world: World, results: Results, operator: OperatorProcess, objec
         rss_peak_mib=after.peak_mib,
         rss_settled_mib=after.resident_mib,
     )
-    if "floor_ready_seconds" in results.figures:
-        results.note(ready_x_floor=ready_seconds / results.figures["floor_ready_seconds"])
+    for reference in ("floor", "bare"):
+        if (seconds := results.figures.get(f"{reference}_ready_seconds")) is not None:
+            results.note(**{f"ready_x_{reference}": ready_seconds / seconds})
     stored = stored_bytes(world.api.etcd, (f"/registry/{kind}/{MODELS}/" for kind in _STORED_KINDS))
     results.note(etcd_bytes_per_object=stored / objects)
 
 
 async def edits(
-    world: World, results: Results, operator: OperatorProcess, objects: int, *, edits: int, name: str
+    world: World,
+    results: Results,
+    operator: OperatorProcess,
+    objects: int,
+    *,
+    edits: int,
+    name: str,
+    profiles: Path | None = None,
 ) -> None:
-    """Single edits, one after the other, each until its Deployment shows it; timed by the API server's audit log."""
+    """Single edits, timed by the API server's audit log.
+
+    Each begins when the pods of the one before are there or gone: an edit is measured and not a load of edits.
+    """
     replicas = world.count_replicas()
     await replicas.reached(objects, "Deployments", seconds=60)
     chosen = random.Random(name).sample(range(objects), k=min(edits, objects))
     deployment_of = await _deployments(world)
     world.audit.skip()
-    with step(f"{len(chosen)} edits ({name})"):
+    with step(f"{len(chosen)} edits ({name})"), profiled(world, operator.pid, profiles, name):
         for index in chosen:
             key = (MODELS, deployment_of[f"model-{index}"])
-            wanted = 3 - int(str(replicas.value(key)))
+            wanted = 1 if replicas.value(key) == (2, 2) else 2
             await world.edit(f"model-{index}", replicas=wanted)
-            await replicas.until(lambda: replicas.value(key) == wanted, f"{key} to follow", seconds=60)  # noqa: B023
+            followed = (wanted, wanted)
+            await replicas.until(lambda: replicas.value(key) == followed, f"{key} to follow", seconds=60)  # noqa: B023
     await settle(operator)
     await replicas.stop()
     requests = world.audit.read()
@@ -201,7 +234,7 @@ async def outage(world: World, results: Results, operator: OperatorProcess) -> N
         started = time.monotonic()
         await _edit_until_taken(world, "model-0", replicas=1)
         await _edit_until_taken(world, "model-0", replicas=2)
-        await replicas.until(lambda: replicas.value(key) == 2, "the edit to be acted on", seconds=120)
+        await replicas.until(lambda: replicas.value(key) == (2, 2), "the edit to be acted on", seconds=120)
         recovered = time.monotonic() - started
         await settle(operator)
         await asyncio.sleep(25)

@@ -24,6 +24,7 @@ from tests.cluster import binaries, waiting
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.processes import Processes
 from tests.perf.scale import audit
+from tests.perf.scale.bare_children import bare_children
 from tests.perf.scale.loopback import POD_RANGE
 from tests.support.installed_chart import OPERATOR
 from tests.support.operator_process import OperatorProcess
@@ -135,6 +136,17 @@ class World:
 
         await asyncio.gather(*(work() for _ in range(_IN_FLIGHT)))
 
+    async def create_bare(self, models: Iterable[Mapping[str, Any]]) -> None:
+        """Create what Conch would create for these, in the floor's namespace and with its label."""
+        waiting_models = iter(list(models))
+
+        async def work() -> None:
+            for wanted in waiting_models:
+                for resource, body in bare_children(wanted, namespace=FLOOR, labels={"bench": FLOOR}):
+                    await self.editor.create(resource, body, field_manager="bench")
+
+        await asyncio.gather(*(work() for _ in range(_IN_FLIGHT)))
+
     async def edit(self, name: str, **spec: Any) -> None:
         """Change fields of one ModelDeployment's spec."""
         body = {
@@ -154,9 +166,9 @@ class World:
         return Count(self.editor, DEPLOYMENTS, _is_available, selector="bench=floor")
 
     def count_replicas(self) -> Count:
-        """How many replicas Conch's Deployments ask for."""
+        """How many replicas each of Conch's Deployments asks for, and how many are available."""
         return Count(
-            self.editor, DEPLOYMENTS, _wanted_replicas, selector=f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+            self.editor, DEPLOYMENTS, _wanted_and_available, selector=f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
         )
 
     def count_pods(self) -> Count:
@@ -183,12 +195,17 @@ class World:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(*, profiling: bool) -> AsyncIterator[World]:
     """Everything started, the chart applied (but for the operator's own pods), fake nodes Ready."""
     programs = binaries.ensure("kwok", "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler")
     policy = audit.policy(OPERATOR, _EDITOR)
     with ApiServer(
-        controllers=True, scheduler=True, client_qps=_CLIENT_QPS, audit_policy=policy, audit_megabytes=4000
+        controllers=True,
+        scheduler=True,
+        client_qps=_CLIENT_QPS,
+        audit_policy=policy,
+        audit_megabytes=4000,
+        profiling=profiling,
     ) as api:
         extras = Processes(records=api.state / "extras", logs=api.logs)
         try:
@@ -299,5 +316,5 @@ def _is_available(live: Mapping[str, Any]) -> bool:
     return bool(live.get("status", {}).get("availableReplicas", 0) >= 1)
 
 
-def _wanted_replicas(live: Mapping[str, Any]) -> int:
-    return int(live["spec"]["replicas"])
+def _wanted_and_available(live: Mapping[str, Any]) -> tuple[int, int]:
+    return live["spec"]["replicas"], live.get("status", {}).get("availableReplicas", 0)

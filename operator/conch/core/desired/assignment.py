@@ -28,7 +28,7 @@ def assignment_of(owner: ModelDeployment, spec: ModelDeploymentSpec, revision: s
 
 def assignment_config_map(owner: ModelDeployment, record: WorkloadRecord, policy: SourcePolicy) -> DesiredObject:
     """The assignment under today's source policy: a policy that changes reaches running pods and restarts none."""
-    content = {**record.assignment, "sourcePolicy": policy.to_wire()}
+    content = {**json.loads(record.assignment_json), "sourcePolicy": policy.to_wire()}
     return child(
         owner,
         ChildKind.CONFIG_MAP,

@@ -1,5 +1,7 @@
 """The Deployment of a workload."""
 
+import json
+
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.object import DesiredObject, child
@@ -20,7 +22,7 @@ def deployment(owner: ModelDeployment, record: WorkloadRecord, replicas: int) ->
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
                 "revisionHistoryLimit": 1,
                 "selector": {"matchLabels": names.workload_selector(owner.name, record.workload)},
-                "template": dict(record.pod_template),
+                "template": json.loads(record.pod_template_json),
             }
         },
     )

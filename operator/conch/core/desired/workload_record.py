@@ -1,5 +1,7 @@
 """The ControllerRevision in which a workload remembers what it was created as."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from conch.api import names
@@ -22,8 +24,8 @@ def new_record(
         workload=workload,
         revision=revision,
         version=spec.model.version,
-        pod_template=pod_template(owner, spec, workload, policy),
-        assignment=assignment,
+        pod_template_json=_text(pod_template(owner, spec, workload, policy)),
+        assignment_json=_text(assignment),
     )
 
 
@@ -44,17 +46,24 @@ def record_data(record: WorkloadRecord) -> dict[str, Any]:
         "workload": record.workload,
         "revision": record.revision,
         "version": record.version,
-        "podTemplate": dict(record.pod_template),
-        "assignment": dict(record.assignment),
+        "podTemplate": record.pod_template_json,
+        "assignment": record.assignment_json,
     }
 
 
 def read_record(data: dict[str, Any]) -> WorkloadRecord:
-    """The record from what is stored; raises KeyError for data that is none."""
+    """The record from what is stored; raises KeyError, TypeError or ValueError for data that is none."""
+    for text in (data["podTemplate"], data["assignment"]):
+        if not isinstance(json.loads(text), dict):
+            raise TypeError("not a JSON object")
     return WorkloadRecord(
         workload=data["workload"],
         revision=data["revision"],
         version=data["version"],
-        pod_template=data["podTemplate"],
-        assignment=data["assignment"],
+        pod_template_json=data["podTemplate"],
+        assignment_json=data["assignment"],
     )
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
