@@ -38,6 +38,7 @@ def operator(
     from conch.app.logs import configure_logs
     from conch.app.operator import Operator
     from conch.kube.client import KubeClient
+    from conch.runtime.garbage_collection import ShortCollections
     from conch.settings import OperatorSettings, SettingsError
 
     try:
@@ -48,6 +49,8 @@ def operator(
     if len(key) < 32:
         raise typer.BadParameter(f"{installation_key} holds {len(key)} bytes; at least 32 are needed")
     configure_logs(format=read.log_format, level=read.log_level)
+
+    ShortCollections().install()
 
     async def run() -> None:
         client = await KubeClient.connect()

@@ -1,7 +1,7 @@
 """Asking agents: how often, with which key, and what each kind of answer means."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -50,12 +50,8 @@ class Scene:
             cast(ClusterView, self), installation_key=b"k", on_change=self.changed.append, clock=self.clock
         )
 
-    def known(self) -> tuple[ObjectKey, ...]:
-        return (KEY,)
-
-    def pods(self, key: ObjectKey) -> tuple[ObservedPod, ...]:
-        assert key == KEY
-        return self.here
+    def all_pods(self) -> Iterator[tuple[ObjectKey, ObservedPod]]:
+        return ((KEY, observed) for observed in self.here)
 
     def model_deployment(self, key: ObjectKey) -> object:
         assert key == KEY

@@ -59,8 +59,7 @@ async def test_silent_agents_and_one_objects_many_hold_no_other_up(monkeypatch: 
     scene = Scene(POD)
     other = ("default", "other")
     crowd = [replace(POD, uid=f"silent-{number}") for number in range(1000)]
-    monkeypatch.setattr(scene, "known", lambda: (other, KEY))
-    monkeypatch.setattr(scene, "pods", lambda key: tuple(crowd) if key == other else (POD,))
+    monkeypatch.setattr(scene, "all_pods", lambda: [*((other, silent) for silent in crowd), (KEY, POD)])
     monkeypatch.setattr(scene, "model_deployment", lambda _: OWNER)
 
     async def ask(_session: object, observed: ObservedPod, _key: str) -> Answer:

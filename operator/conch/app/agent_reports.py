@@ -88,19 +88,19 @@ class AgentReports:
     def _due_now(self) -> list[tuple[ObjectKey, ObservedPod]]:
         now = self._clock()
         alive: set[str] = set()
+        keys: set[ObjectKey] = set()
         due = []
-        keys = self._view.known()
-        for key in keys:
-            for observed in self._view.pods(key):
-                alive.add(observed.uid)
-                running = observed.phase in _ALIVE and not observed.deleting
-                askable = observed.ip and running and observed.uid not in self._asking
-                if askable and self._is_due(observed, now):
-                    due.append((key, observed))
+        for key, observed in self._view.all_pods():
+            alive.add(observed.uid)
+            keys.add(key)
+            running = observed.phase in _ALIVE and not observed.deleting
+            askable = observed.ip and running and observed.uid not in self._asking
+            if askable and self._is_due(observed, now):
+                due.append((key, observed))
         for known in (self._answers, self._asked_at, self._misses, self._silences):
             for gone in known.keys() - alive:
                 del known[gone]
-        for gone_key in self._shares.keys() - set(keys):
+        for gone_key in self._shares.keys() - keys:
             del self._shares[gone_key]
         return due
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -123,6 +123,11 @@ class ClusterView:
             if kind is None and (entry := self._pods.get((namespace, name))) is not None
         )
         return tuple(sorted(pods, key=lambda pod: pod.name))
+
+    def all_pods(self) -> Iterator[tuple[ObjectKey, ObservedPod]]:
+        """Every pod and the ModelDeployment that its label names; not to be walked over an await."""
+        for (namespace, _), (owner, observed) in self._pods.items():
+            yield (namespace, owner), observed
 
     def _child_changed(
         self, kind: ChildKind | None, key: ObjectKey, before: tuple[str, Any] | None, after: tuple[str, Any] | None

@@ -33,6 +33,8 @@ from conch.settings import OperatorSettings
 _EDGE_LIST_SECONDS = 2.0
 """How long after a start of the edge its list has surely been handed over."""
 
+_BURST_SECONDS = 0.1
+
 _log = structlog.get_logger(__name__)
 
 
@@ -52,14 +54,14 @@ class Operator:
         self._settings = settings
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
         self._leading = False
-        self._view = ClusterView(client, on_change=self._changed)
+        self._view = ClusterView(client, on_change=self._seen_changed)
         self._leadership = Leadership(
             LeaseStore(client, namespace=namespace, name=names.LEASE, duration_seconds=DURATION_SECONDS),
             identity=identity,
             clock=monotonic,
         )
         self._reports = AgentReports(
-            self._view, installation_key=installation_key, on_change=self._changed, clock=monotonic
+            self._view, installation_key=installation_key, on_change=self._seen_changed, clock=monotonic
         )
         applier = Applier(client, self._view, installation_key=installation_key, fence=self._leadership.check)
         self._reconciler = Reconciler(
@@ -97,10 +99,15 @@ class Operator:
             for task in done - {stopped}:
                 task.result()
 
-    def _changed(self, key: ObjectKey, *, urgent: bool = False) -> None:
+    def _wanted_changed(self, key: ObjectKey) -> None:
         """Only a leader takes keys from the queue; when it begins to lead, it looks at every object."""
         if self._leading:
-            self._queue.add(key, urgent=urgent)
+            self._queue.add(key, urgent=True)
+
+    def _seen_changed(self, key: ObjectKey) -> None:
+        """What the cluster reports comes in bursts (a pod is made, placed, started), and one look is enough for all."""
+        if self._leading:
+            self._queue.add_after(key, _BURST_SECONDS)
 
     def _is_ready(self) -> bool:
         return self._edge_listed.is_set() and all(reflector.synced.is_set() for reflector in self._view.reflectors)
@@ -124,8 +131,7 @@ class Operator:
         elif not self._view.put_model_deployment(body):
             return
         metrics.OBJECTS.set(len(self._view.known()))
-        # Nobody but Conch writes the status, so this is what a person wants.
-        self._changed(key, urgent=True)
+        self._wanted_changed(key)
 
     async def _sweep(self) -> None:
         """Forget what was deleted while nobody watched: kopf does not tell what a list of its no longer holds.
@@ -152,7 +158,7 @@ class Operator:
             return False
         alive = frozenset(item["metadata"]["uid"] for page in pages for item in page.get("items") or ())
         for key in self._view.drop_all_but(before, alive):
-            self._changed(key)
+            self._wanted_changed(key)
         return True
 
     async def _lead(self) -> None:

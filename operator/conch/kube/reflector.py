@@ -6,7 +6,7 @@ is kept; the object itself is garbage as soon as it was read.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, Mapping
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -55,6 +55,10 @@ class Reflector(Generic[Projection]):
     def get(self, key: ObjectKey) -> Projection | None:
         """The projection of one object."""
         return self._objects.get(key)
+
+    def items(self) -> ItemsView[ObjectKey, Projection]:
+        """All projections by their keys; changes with them, so not to be walked over an await."""
+        return self._objects.items()
 
     def put(self, live: Mapping[str, Any]) -> None:
         """Take in what the API server answered to a write of ours, unless the watch already knows better."""
