@@ -85,18 +85,16 @@ class World:
     def step(self, *, crash_after: int | None = None) -> Plan:
         """Plan once and carry the plan out; with `crash_after`, only its first so many writes (the status is one)."""
         planned = self.plan()
-        writes = 0
+        writes: list[Action | None] = list(planned.actions)
         if planned.status != self.status:
-            writes += 1
-            if crash_after is not None and writes > crash_after:
-                return planned
-            self.status = planned.status
-        for action in planned.actions:
-            writes += 1
-            if crash_after is not None and writes > crash_after:
-                return planned
-            self._carry_out(action)
-        self.now += timedelta(seconds=1)
+            writes.insert(0 if planned.status_first else len(writes), None)
+        for action in writes[:crash_after]:
+            if action is None:
+                self.status = planned.status
+            else:
+                self._carry_out(action)
+        if crash_after is None or crash_after >= len(writes):
+            self.now += timedelta(seconds=1)
         return planned
 
     def settle(self, rounds: int = 12) -> None:

@@ -110,6 +110,37 @@ async def test_the_status_is_written_before_the_actions_and_the_event_after() ->
     assert len(scene.did) > 3
 
 
+def _edited(**spec: Any) -> World:
+    world = World(spec=SPEC)
+    world.settle()
+    world.serve()
+    world.settle()
+    world.edit(**spec)
+    return world
+
+
+async def test_an_edit_is_acted_on_before_it_is_reported() -> None:
+    scene = Scene(_edited(replicas=2))
+    await scene.reconcile()
+    assert [what for what in scene.did if what in ("Apply", "status")] == ["Apply", "Apply", "status"]
+    assert scene.did[-1].startswith("event ")
+
+
+async def test_an_edit_that_needs_a_new_workload_is_in_the_status_first() -> None:
+    scene = Scene(_edited(model={**SPEC["model"], "version": 2}))
+    await scene.reconcile()
+    assert scene.did[0] == "status"
+    assert "Apply" in scene.did
+
+
+async def test_an_edit_that_fails_is_reported_all_the_same() -> None:
+    scene = Scene(_edited(replicas=2))
+    scene.fail["Apply"] = ApiError(500, "", "no", what="apply")
+    with pytest.raises(ApiError):
+        await scene.reconcile()
+    assert [what for what in scene.did if what != "EnsureAdminKey"][:2] == ["Apply", "status"]
+
+
 async def test_nothing_is_deleted_for_an_object_that_may_have_changed() -> None:
     scene = Scene(_at_rest_with_a_child_too_many())
     await scene.reconcile()

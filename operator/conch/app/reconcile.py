@@ -1,4 +1,4 @@
-"""observe -> plan -> write status -> carry out: the one way in which anything ever happens to an object."""
+"""observe -> plan -> status and actions -> Events: the one way in which anything ever happens to an object."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,6 @@ from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.happenings import happenings
-from conch.core.actions import Delete
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
@@ -97,21 +96,24 @@ class Reconciler:
             facts = self._facts[key] = Facts(uid=owner.uid)
         decided = plan(owner=owner, observed=self._observe(key, facts), policy=self._policy, now=self._now())
         # Before a delete the status is written even if it stays: that proves that no newer object asks for the child.
-        deletes = any(isinstance(action, Delete) for action in decided.actions)
-        if (deletes or decided.status != owner.status) and not await self._write_status(key, owner, decided.status):
+        if decided.status_first and not await self._write_status(key, owner, decided.status):
             return
         known = facts.obstacles
+        failure: Exception | None = None
         try:
             for action in decided.actions:
                 await self._applier.carry_out(action, owner, facts)
                 metrics.ACTIONS.labels(type(action).__name__, _child_kind(action)).inc()
         except NotLeadingError:
             raise
-        except Exception:
+        except Exception as error:
+            failure = error
+        written = decided.status_first or decided.status == owner.status
+        if written or await self._write_status(key, owner, decided.status):
+            # Last, for nobody's model waits for an Event.
             await self._tell(owner, decided.status)
-            raise
-        # Last, for nobody's model waits for an Event.
-        await self._tell(owner, decided.status)
+        if failure is not None:
+            raise failure
         # By name: a refusal whose words differ each time (a request's id in them) is no news.
         if known != facts.obstacles:
             self._queue.add(key)

@@ -26,9 +26,15 @@ from conch.core.succession import Succession, succeed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do now. `status` is written first: it says what the actions are about to do, so a crash loses nothing."""
+    """What to do now.
+
+    `status_first`: the actions rest on what the status says (the id of a new workload, which revision serves), so a
+    crash between the two must lose nothing; or something is deleted, which needs the proof that nobody has changed the
+    object since. Everything else is done before it is reported: an edit does not wait for its report.
+    """
 
     status: ModelDeploymentStatus
+    status_first: bool
     actions: tuple[Action, ...] = ()
     requeue_after: timedelta | None = None
 
@@ -55,11 +61,18 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
     )
     actions: tuple[Action, ...] = (*writes, *_removals(owner, observed, succession, desired))
     unwatched = bool(situation.unwritten & (observed.strangers.keys() | observed.refusals.keys()))
+    status = render_status(situation, now)
     return Plan(
-        status=render_status(situation, now),
+        status=status,
+        status_first=_durable(status) != _durable(owner.status) or any(isinstance(each, Delete) for each in actions),
         actions=() if owner.deleting else actions,
         requeue_after=policy.recheck_after if unwatched else None,
     )
+
+
+def _durable(status: ModelDeploymentStatus) -> tuple[object, ...]:
+    """What of a status is not derived: the next plan begins with it."""
+    return (status.stable, status.candidate, status.workloads_created)
 
 
 def _succession(owner: ModelDeployment, observed: Observed) -> Succession:
