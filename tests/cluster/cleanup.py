@@ -13,6 +13,7 @@ from tests.cluster import machine, network, processes
 from tests.cluster.constants import CGROUP_PREFIX, CNI_PREFIX, GO_PROGRAMS, NODES, RUN, STATE
 
 _MNT_DETACH = 2
+_PASSES = 5
 _CGROUPS = Path("/sys/fs/cgroup")
 _DAEMONS = frozenset({program.name for program in GO_PROGRAMS} | {"containerd"})
 _SHARED_CONTAINERD = Path("/run/containerd")
@@ -49,8 +50,12 @@ def leftovers() -> list[str]:
 
 def end_containers(node: str = "*") -> None:
     """Ends every container of one node, or of all, at once: one that ignores SIGTERM would take its grace period."""
-    processes.end(list(_contained(node)), grace_seconds=0)
-    processes.end(list(_shims(node)), grace_seconds=0)
+    # Shims first, and again: one that dies while it starts a container leaves that to run.
+    for _ in range(_PASSES):
+        running = [*_shims(node), *_contained(node)]
+        if not running:
+            break
+        processes.end(running, grace_seconds=0)
     # Shims make their sockets in a folder that all containerds of the machine share; ours are named in their bundles,
     # which a restarted containerd deletes without the sockets.
     for address in RUN.glob(f"{node}/containerd/io.containerd.runtime.v2.task/*/*/address"):
@@ -79,13 +84,20 @@ def _shims(node: str = "*") -> Iterator[int]:
 
 
 def _cgroup_folders(node: str = "*") -> list[Path]:
-    """Our nodes' cgroups, in the one hierarchy (v2) or in each (v1)."""
+    """The cgroups of our nodes and of their containers, in the one hierarchy (v2) or in each (v1).
+
+    A kubelet without cgroups per quality of service names no parent for its pods, so their containers lie where
+    containerd puts them: at `/NAMESPACE/ID`, both of which are also the names of the container's bundle.
+    """
     roots = [_CGROUPS, *(each for each in _CGROUPS.iterdir() if each.is_dir())] if _CGROUPS.exists() else []
-    return [folder for root in roots for folder in root.glob(f"{CGROUP_PREFIX}{node}")]
+    bundles = RUN.glob(f"{node}/containerd/io.containerd.runtime.v2.task/*/*")
+    containers = [Path(bundle.parent.name, bundle.name) for bundle in bundles]
+    found = [folder for root in roots for folder in root.glob(f"{CGROUP_PREFIX}{node}")]
+    return found + [root / each for root in roots for each in containers if (root / each).is_dir()]
 
 
 def _contained(node: str = "*") -> Iterator[int]:
-    """Every process in our nodes' cgroups: the containers of our pods, and nothing else."""
+    """Every process in those cgroups: the containers of our pods, and nothing else."""
     seen: set[int] = set()
     for folder in _cgroup_folders(node):
         for path in folder.rglob("cgroup.procs"):

@@ -217,7 +217,7 @@ class NodeParts:
             "podLogsDir": str(self.state / "pod-logs"),
             "volumePluginDir": str(self.state / "volume-plugins"),
             "cgroupDriver": "cgroupfs",
-            # Containers lie directly in this cgroup: whatever still runs in it later is ours to end.
+            # For the kubelet's own accounts; containers do not lie in it, see cleanup.py.
             "cgroupRoot": f"/{CGROUP_PREFIX}{self.node.name}",
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import bringup, images, reset, waiting
+from tests.cluster import bringup, images, processes, reset, waiting
 from tests.cluster.client import Cluster, existing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -150,7 +150,9 @@ def test_a_killed_container_is_restarted_and_a_lost_node_comes_back_with_its_gpu
         what="the restart",
         timeout_seconds=30,
     )
+    running = cluster.container_pid("server", "main", namespace)
     cluster.stop_node("gpu-1")
+    assert processes.start_time(running) is None, "a node without power runs nothing"
     waiting.until(lambda: not cluster.node_ready("gpu-1"), what="the node's loss", timeout_seconds=90)
     cluster.start_node("gpu-1")
     assert cluster.get("node", "gpu-1")["status"]["allocatable"]["nvidia.com/gpu"] == "4"
