@@ -20,12 +20,13 @@ from conch.store import tree_digest
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, Floats, classifier, scores_of, written
 from tests.contract.processes import ADMIN_KEY, until
-from tests.support.archives import tar_gz
+from tests.support.archives import tar_gz, tar_zst, zipped
 
 pytestmark = pytest.mark.contract
 
 X = np.linspace(-2, 2, 20, dtype=np.float32).reshape(5, 4)
 AGENT_MIB_MOST = 100
+PACKINGS = {"m.tar.gz": tar_gz, "m.tar.zst": tar_zst, "m.zip": zipped}
 
 
 def infer_grpc(pod: Pod, name: str = "classifier") -> Floats:
@@ -73,7 +74,10 @@ async def test_a_bare_onnx_is_fetched_loaded_and_answers_as_onnxruntime_does(pod
     assert ADMIN_KEY not in log
 
 
-async def test_a_repository_archive_with_its_digest_and_overrides(pod: Pod, files: FileServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packing", ["m.tar.gz", "m.tar.zst", "m.zip"])
+async def test_a_repository_archive_with_its_digest_and_overrides(
+    pod: Pod, files: FileServer, tmp_path: Path, packing: str
+) -> None:
     model = classifier()
     tree = tmp_path / "tree"
     content = {
@@ -84,14 +88,14 @@ async def test_a_repository_archive_with_its_digest_and_overrides(pod: Pod, file
     }
     for name, data in content.items():
         written(tree / name, data)
-    files.files["/m.tar.gz"] = tar_gz(content)
+    files.files[f"/{packing}"] = PACKINGS[packing](content)
     config = ModelConfig(
         max_batch_size=8,
         dynamic_batching=DynamicBatching(max_queue_size=7),
         instance_groups=(InstanceGroup(count=2),),
         parameters={"intra_op_thread_count": "1"},
     )
-    pod.agent.assign(files.assignment("/m.tar.gz", version=2, digest=tree_digest(tree), config=config))
+    pod.agent.assign(files.assignment(f"/{packing}", version=2, digest=tree_digest(tree), config=config))
     await pod.start()
     assert (await pod.agent.until_phase(AgentPhase.READY)).digest == tree_digest(tree)
     np.testing.assert_allclose(infer_grpc(pod), scores_of(model, X), rtol=1e-5)

@@ -2,12 +2,33 @@
 
 import io
 import tarfile
+import zipfile
+
+import zstandard
 
 
 def tar_gz(files: dict[str, bytes]) -> bytes:
     """A small archive."""
+    return _tar(files, "w:gz")
+
+
+def tar_zst(files: dict[str, bytes]) -> bytes:
+    """The same, packed with zstd."""
+    return zstandard.compress(_tar(files, "w"))
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """The same as a zip."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _tar(files: dict[str, bytes], mode: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)

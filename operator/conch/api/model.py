@@ -25,8 +25,8 @@ class ModelSource(ApiModel):
         Field(
             min_length=8,
             max_length=URI_MAX_LENGTH,
-            description="https://HOST/PATH (a bare .onnx file or a tar.gz) or pvc://CLAIM/PATH (also a folder); "
-            "http:// only for hosts that the installation allows.",
+            description="https://HOST/PATH (a bare .onnx file, a tar, tar.gz or tar.zst, or a .zip) or "
+            "pvc://CLAIM/PATH (also a folder); http:// only for hosts that the installation allows.",
         ),
     ]
     digest: Annotated[

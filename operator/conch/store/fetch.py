@@ -83,11 +83,11 @@ def _unpack(request: Request, name: str, fetched: Path, tree: Path, checkpoint: 
     try:
         if fetched.is_dir():
             fetched.rename(tree)
-        elif is_archive(fetched):
+        elif is_archive(fetched, name):
             # The archive lies beside its content until that is whole.
             left = request.limit_bytes - fetched.stat().st_size
             limits = ArchiveLimits(bytes=min(left, shutil.disk_usage(tree.parent).free))
-            extract(fetched, tree, limits=limits, checkpoint=checkpoint)
+            extract(fetched, tree, name=name, limits=limits, checkpoint=checkpoint)
             fetched.unlink()
         else:
             if not name or refused_name(name.encode(errors="surrogateescape")):
