@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.cluster import machine, network, processes
 from tests.cluster.constants import CGROUP_PREFIX, CNI_PREFIX, GO_PROGRAMS, NODES, RUN, STATE
+from tests.cluster.errors import ClusterError
 
 _MNT_DETACH = 2
 _PASSES = 5
@@ -53,9 +54,14 @@ def end_containers(node: str = "*") -> None:
     # Shims first, and again: one that dies while it starts a container leaves that to run.
     for _ in range(_PASSES):
         running = [*_shims(node), *_contained(node)]
+        processes.end(running, grace_seconds=0)
         if not running:
             break
-        processes.end(running, grace_seconds=0)
+    else:
+        raise ClusterError(
+            f"These processes of containers do not end: {', '.join(map(str, running))}.",
+            todo="See with `ps` what they wait for, then run `down` again.",
+        )
     # Shims make their sockets in a folder that all containerds of the machine share; ours are named in their bundles,
     # which a restarted containerd deletes without the sockets.
     for address in RUN.glob(f"{node}/containerd/io.containerd.runtime.v2.task/*/*/address"):

@@ -58,9 +58,9 @@ class ControlPlane:
     """Calls per second (twice that in a burst) of the controller manager and the scheduler; 0: their own default."""
     audit_policy: Mapping[str, Any] = field(default_factory=lambda: AUDIT_POLICY)
     audit_megabytes: int = 50
+    """Size at which the audit log is rotated; only one older part is kept."""
     profiling: bool = False
     """Whether the API server can be asked where its time goes."""
-    """Size at which the audit log is rotated; only one older part is kept."""
 
     @property
     def server(self) -> str:

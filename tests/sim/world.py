@@ -92,7 +92,7 @@ class World:
             if action is None:
                 self.status = planned.status
             else:
-                self._carry_out(action)
+                self.carry_out(action)
         if crash_after is None or crash_after >= len(writes):
             self.now += timedelta(seconds=1)
         return planned
@@ -136,7 +136,8 @@ class World:
         assert isinstance(record, ObservedRecord)
         return record.record.revision
 
-    def _carry_out(self, action: Action) -> None:
+    def carry_out(self, action: Action) -> None:
+        """What the operator's applier would make of one action."""
         match action:
             case Apply():
                 self._apply(action)
@@ -176,6 +177,7 @@ class World:
                 return ObservedDeployment(
                     **common,
                     workload=desired.body["metadata"]["labels"][names.LABEL_WORKLOAD],
+                    replicas=desired.body["spec"]["replicas"],
                 )
             case ChildKind.CONTROLLER_REVISION:
                 return ObservedRecord(**common, record=read_record(desired.body["data"]))

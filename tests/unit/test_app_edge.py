@@ -5,7 +5,7 @@ import asyncio
 import kopf
 import pytest
 
-from conch.app.edge import Edge
+from conch.app.edge import Edge, _settings
 
 
 @pytest.mark.parametrize("end", [RuntimeError("410"), SystemExit(1), asyncio.CancelledError()])
@@ -26,3 +26,13 @@ async def test_an_edge_that_ends_by_itself_ends() -> None:
 
         patch.setattr(kopf, "operator", operator)
         await asyncio.wait_for(Edge(on_event=lambda *_: None).run(), timeout=10)
+
+
+def test_kopf_neither_copies_nor_stores_anything_of_an_object() -> None:
+    storage = _settings().persistence.diffbase_storage
+    body = kopf.Body({"spec": {"a": 1}, "metadata": {"annotations": {"b": "c"}}})
+    assert storage.build(body=body) == {}
+    assert storage.fetch(body=body) is None
+    patch = kopf.Patch()
+    storage.store(body=body, patch=patch, essence=kopf.BodyEssence())
+    assert not patch

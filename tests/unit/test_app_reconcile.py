@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.reconcile import Reconciler
 from conch.core.actions import Delete
-from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild
+from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild, ObservedContainer
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError
+from conch.kube.reflector import ObjectKey
 from conch.kube.resources import Resource
 from conch.runtime.leadership import NotLeadingError
 from conch.runtime.work_queue import WorkQueue
@@ -34,13 +36,14 @@ class Scene:
         self.did: list[str] = []
         self.fail: dict[str, Exception] = {}
         self.fence: Callable[[], float] = lambda: 9.5
+        self.queue: WorkQueue[ObjectKey] = WorkQueue()
         self.reconciler = Reconciler(
             client=cast(KubeClient, self),
             view=cast(ClusterView, self),
             reports=cast(AgentReports, self),
             applier=cast(Applier, self),
             policy=world.policy,
-            queue=WorkQueue(),
+            queue=self.queue,
             fence=lambda: self.fence(),
             now=lambda: START + timedelta(seconds=1),
             instance="test",
@@ -59,6 +62,9 @@ class Scene:
 
     def put_model_deployment(self, _live: object) -> None:
         """The world's own status stays: one reconcile is looked at."""
+
+    def drop_model_deployment(self, _key: object, _uid: str) -> None:
+        self.did.append("forgotten")
 
     def children(self, _key: object) -> object:
         return dict(self.world.children)
@@ -115,6 +121,8 @@ def _edited(**spec: Any) -> World:
     world.settle()
     world.serve()
     world.settle()
+    for name, pod in world.pods.items():
+        world.pods[name] = replace(pod, containers=(ObservedContainer(name="triton", ready=True),))
     world.edit(**spec)
     return world
 
@@ -122,8 +130,7 @@ def _edited(**spec: Any) -> World:
 async def test_an_edit_is_acted_on_before_it_is_reported() -> None:
     scene = Scene(_edited(replicas=2))
     await scene.reconcile()
-    assert [what for what in scene.did if what in ("Apply", "status")] == ["Apply", "Apply", "status"]
-    assert scene.did[-1].startswith("event ")
+    assert scene.did == ["Apply", "Apply", "status", f"event {Reason.SCALING}"]
 
 
 async def test_an_edit_that_needs_a_new_workload_is_in_the_status_first() -> None:
@@ -138,7 +145,35 @@ async def test_an_edit_that_fails_is_reported_all_the_same() -> None:
     scene.fail["Apply"] = ApiError(500, "", "no", what="apply")
     with pytest.raises(ApiError):
         await scene.reconcile()
-    assert [what for what in scene.did if what != "EnsureAdminKey"][:2] == ["Apply", "status"]
+    assert scene.did == ["Apply", "status", f"event {Reason.SCALING}"]
+
+
+async def test_what_would_move_traffic_or_make_pods_waits_for_the_proof_that_the_object_is_still_the_same() -> None:
+    for kind in (ChildKind.SERVICE, ChildKind.DEPLOYMENT, ChildKind.CONFIG_MAP):
+        world = _edited(replicas=2)
+        (gone,) = [id_ for id_ in world.children if id_.kind is kind]
+        del world.children[gone]
+        scene = Scene(world)
+        scene.fail["status"] = ApiError(409, "Conflict", "it has changed", what="status")
+        await scene.reconcile()
+        assert scene.did == ["status", "read again"]
+        assert await scene.queue.take() == KEY
+
+
+async def test_an_edit_whose_report_comes_too_late_is_looked_at_again_at_once() -> None:
+    scene = Scene(_edited(replicas=2))
+    scene.fail["status"] = ApiError(409, "Conflict", "it has changed", what="status")
+    scene.queue.add(("default", "other"))
+    await scene.reconcile()
+    assert scene.did[-2:] == ["status", "read again"]
+    assert await scene.queue.take() == KEY
+
+
+async def test_an_edit_of_an_object_that_is_gone_ends_there() -> None:
+    scene = Scene(_edited(replicas=2))
+    scene.fail["status"] = ApiError(404, "NotFound", "gone", what="status")
+    await scene.reconcile()
+    assert scene.did[-2:] == ["status", "forgotten"]
 
 
 async def test_nothing_is_deleted_for_an_object_that_may_have_changed() -> None:

@@ -95,6 +95,7 @@ def _owned(id_: ChildId, controller: Controller | None) -> dict[ChildId, Observe
 
 def refused_pods(error: str) -> dict[ChildId, ObservedChild]:
     deployment = ObservedDeployment(
+        replicas=1,
         id=DEPLOYMENT,
         uid="d",
         resource_version="1",

@@ -271,3 +271,19 @@ def test_a_strangers_record_never_becomes_pods() -> None:
         id=id_, uid="s", resource_version="1", controller=None, owned_hash="", record=record
     )
     assert not any("hostNetwork" in str(action) for action in world.plan().actions)
+
+
+def test_an_edit_that_was_acted_on_is_not_taken_back_when_the_next_cannot_be_read() -> None:
+    """Its report may have come too late for the status: what runs is what is left as it is."""
+    world = World(spec={"model": MODEL})
+    world.settle()
+    world.serve()
+    world.settle()
+    world.edit(replicas=3)
+    acted = next(action for action in world.plan().actions if isinstance(action, Apply) and action.uid)
+    assert acted.desired.id.kind is ChildKind.DEPLOYMENT
+    world.carry_out(acted)
+    assert world.status.desired_replicas == 1
+    world.edit(model={"unknown": True})
+    assert acted.desired.id not in [each.desired.id for each in world.plan().actions if isinstance(each, Apply)]
+    assert world.plan().status.desired_replicas == 3

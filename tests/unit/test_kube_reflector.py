@@ -258,3 +258,10 @@ def test_what_is_remembered_of_the_gone_is_bounded() -> None:
         return len(reflector._removed)
 
     assert 0 < run_virtually(main) <= 1024
+
+
+def test_the_watchs_repetition_of_a_write_is_not_even_read() -> None:
+    events = [("ADDED", _live("a", 7, "the same version is the same object"))]
+    kept, changes, _ = _reflect([_list(5)], [events], puts={0: _live("a", 7, "written")})
+    assert kept == {"a": "written"}
+    assert changes == [("a", None, "written")]

@@ -191,6 +191,61 @@ def test_an_archive_that_was_cut_off_between_two_files(tmp_path: Path, packing: 
     assert "no end mark" in refused(archive)
 
 
+@pytest.mark.parametrize("kept", [1024 + 100, 1024 + 512 + 100])
+def test_an_archive_that_was_cut_off_inside_a_header(tmp_path: Path, kept: int) -> None:
+    whole = packed(tmp_path / "whole", entry("a", b"1" * 512), entry("b", b"2" * 512), mode="w").read_bytes()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.tar").write_bytes(whole[:kept])
+    refused(tmp_path / "b" / "a.tar")
+
+
+def test_an_archive_with_a_damaged_header_in_the_middle(tmp_path: Path) -> None:
+    whole = bytearray(packed(tmp_path / "whole", entry("a"), entry("b"), mode="w").read_bytes())
+    whole[1024] ^= 1
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.tar").write_bytes(whole)
+    assert "no end mark" in refused(tmp_path / "b" / "a.tar")
+
+
+def test_a_checksum_behind_the_end_mark_counts(tmp_path: Path) -> None:
+    content = bytearray(packed(tmp_path / "a.tgz", entry("a", b"1" * 5000)).read_bytes())
+    content[-6] ^= 1
+    (tmp_path / "a.tgz").write_bytes(content)
+    assert "pack and upload it again" in refused(tmp_path / "a.tgz")
+
+
+def test_an_entry_of_negative_size(tmp_path: Path) -> None:
+    """It would be read to the stream's end in one piece."""
+    whole = bytearray(packed(tmp_path / "whole", entry("a", b"1" * 512), mode="w").read_bytes())
+    whole[124:136] = b"\xff" * 12
+    whole[148:156] = b" " * 8
+    whole[148:156] = b"%06o\0 " % sum(whole[:512])
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.tar").write_bytes(whole)
+    refused(tmp_path / "b" / "a.tar")
+
+
+def test_a_chain_of_headers_without_end(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x").create_pax_global_header({"comment": "c"})
+    (tmp_path / "a.tar").write_bytes(header * 900)
+    refused(tmp_path / "a.tar")
+
+
+def test_a_file_of_pzstd_begins_with_a_frame_without_data(tmp_path: Path) -> None:
+    tar = packed(tmp_path / "whole", entry("m/x", b"w" * 5000), mode="w").read_bytes()
+    archive = tmp_path / "a.tar.zst"
+    archive.write_bytes(b"\x50\x2a\x4d\x18\x04\0\0\0size" + zstandard.compress(tar))
+    assert is_archive(archive, "a")
+    extract(archive, tmp_path / "out", name="a", limits=LIMITS)
+    assert (tmp_path / "out" / "m" / "x").read_bytes() == b"w" * 5000
+
+
+def test_a_tar_that_calls_itself_a_zip(tmp_path: Path) -> None:
+    archive = packed(tmp_path / "a.zip", entry("m/x", b"w"))
+    extract(archive, tmp_path / "out", name="a.zip", limits=LIMITS)
+    assert (tmp_path / "out" / "m" / "x").read_bytes() == b"w"
+
+
 def test_a_zstd_archive_that_ends_early(tmp_path: Path) -> None:
     tar = packed(tmp_path / "whole", entry("a", random.Random(1).randbytes(100_000)), mode="w").read_bytes()
     (tmp_path / "b").mkdir()
@@ -249,6 +304,17 @@ def test_names_twice_or_both_file_and_folder_in_a_zip(tmp_path: Path, second: st
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_a_zip_that_chooses_how_much_memory_it_takes(tmp_path: Path, method: int) -> None:
     assert "deflate" in refused(zipped(tmp_path / "a.zip", ("x", b"1"), method=method))
+
+
+def test_a_zip_entry_without_a_name(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", ("x", b"1"))
+    content = archive.read_bytes()
+    for magic, offset in ((b"PK\x03\x04", 26), (b"PK\x01\x02", 28)):
+        at = content.index(magic)
+        name = 30 if magic == b"PK\x03\x04" else 46
+        content = content[: at + offset] + b"\0\0" + content[at + offset + 2 : at + name] + content[at + name + 1 :]
+    archive.write_bytes(content)
+    refused(archive)
 
 
 def test_a_zip_with_a_password(tmp_path: Path) -> None:

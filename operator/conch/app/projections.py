@@ -49,6 +49,7 @@ def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
             return ObservedDeployment(
                 **common,
                 workload=metadata.get("labels", {}).get(names.LABEL_WORKLOAD, ""),
+                replicas=live.get("spec", {}).get("replicas", 1),
                 creation_error=_creation_error(live.get("status", {})),
             )
         case ChildKind.CONTROLLER_REVISION:

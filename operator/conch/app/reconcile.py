@@ -16,6 +16,7 @@ from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.happenings import happenings
+from conch.core.actions import Delete
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
@@ -95,8 +96,11 @@ class Reconciler:
         if facts.uid != owner.uid:
             facts = self._facts[key] = Facts(uid=owner.uid)
         decided = plan(owner=owner, observed=self._observe(key, facts), policy=self._policy, now=self._now())
+        changed = decided.status != owner.status
         # Before a delete the status is written even if it stays: that proves that no newer object asks for the child.
-        if decided.status_first and not await self._write_status(key, owner, decided.status):
+        deletes = any(isinstance(action, Delete) for action in decided.actions)
+        first = decided.status_first and (changed or deletes)
+        if first and not await self._write_status(key, owner, decided.status):
             return
         known = facts.obstacles
         failure: Exception | None = None
@@ -108,8 +112,7 @@ class Reconciler:
             raise
         except Exception as error:
             failure = error
-        written = decided.status_first or decided.status == owner.status
-        if written or await self._write_status(key, owner, decided.status):
+        if first or not changed or await self._write_status(key, owner, decided.status):
             # Last, for nobody's model waits for an Event.
             await self._tell(owner, decided.status)
         if failure is not None:
@@ -181,7 +184,8 @@ class Reconciler:
             if not error.not_found:
                 raise
             self._view.drop_model_deployment(key, owner.uid)
-        self._queue.add(key)
+        # What was read may be an edit, and the watch's word of it is no news any more.
+        self._queue.add(key, urgent=True)
 
     async def _tell(self, owner: ModelDeployment, status: ModelDeploymentStatus) -> None:
         for happening in happenings(owner.status, status):

@@ -72,6 +72,7 @@ class ObservedDeployment(ObservedChild):
     """A workload's Deployment with the part of its status that explains missing pods."""
 
     workload: str
+    replicas: int
     creation_error: str = ""
 
 

@@ -28,9 +28,9 @@ from conch.core.succession import Succession, succeed
 class Plan:
     """What to do now.
 
-    `status_first`: the actions rest on what the status says (the id of a new workload, which revision serves), so a
-    crash between the two must lose nothing; or something is deleted, which needs the proof that nobody has changed the
-    object since. Everything else is done before it is reported: an edit does not wait for its report.
+    `status_first`: the status is written before anything is done, with the object's version as its precondition. That
+    is the proof that this plan was not made from an old view (of an object that is gone, or whose traffic has moved),
+    and by it the id of a new workload outlives a crash. An edit of what is there does not wait for its report.
     """
 
     status: ModelDeploymentStatus
@@ -43,9 +43,10 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
     """Plan one object. Pure: the same arguments give the same plan, and a plan that was carried out plans no action."""
     succession = _succession(owner, observed)
     records = _records(owner, observed, policy, succession)
-    desired = _desired(owner, policy, succession, records)
+    replicas = _desired_replicas(owner, observed, succession)
+    desired = _desired(owner, policy, succession, records, replicas)
     writes: tuple[Apply | EnsureAdminKey, ...] = (
-        *_admin_key(owner, observed, records),
+        *_admin_key(owner, observed, records, replicas),
         *_writes(owner, observed, desired),
     )
     situation = Situation(
@@ -54,18 +55,18 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
         policy=policy,
         observed=observed,
         succession=succession,
-        desired_replicas=_desired_replicas(owner),
+        desired_replicas=replicas,
         now=now,
         needed=frozenset(object_.id for object_ in desired),
         unwritten=frozenset(write.desired.id for write in writes),
     )
-    actions: tuple[Action, ...] = (*writes, *_removals(owner, observed, succession, desired))
+    actions: tuple[Action, ...] = () if owner.deleting else (*writes, *_removals(owner, observed, succession, desired))
     unwatched = bool(situation.unwritten & (observed.strangers.keys() | observed.refusals.keys()))
     status = render_status(situation, now)
     return Plan(
         status=status,
-        status_first=_durable(status) != _durable(owner.status) or any(isinstance(each, Delete) for each in actions),
-        actions=() if owner.deleting else actions,
+        status_first=_durable(status) != _durable(owner.status) or not all(_is_edit(action) for action in actions),
+        actions=actions,
         requeue_after=policy.recheck_after if unwatched else None,
     )
 
@@ -73,6 +74,15 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
 def _durable(status: ModelDeploymentStatus) -> tuple[object, ...]:
     """What of a status is not derived: the next plan begins with it."""
     return (status.stable, status.candidate, status.workloads_created)
+
+
+def _is_edit(action: Action) -> bool:
+    """Whether it moves no traffic, and makes no pods where there are none."""
+    if not isinstance(action, Apply):
+        return False
+    kind = action.desired.id.kind
+    changes_what_is_there = action.uid is not None and kind in (ChildKind.DEPLOYMENT, ChildKind.CONFIG_MAP)
+    return changes_what_is_there or kind is ChildKind.POD_DISRUPTION_BUDGET
 
 
 def _succession(owner: ModelDeployment, observed: Observed) -> Succession:
@@ -83,10 +93,12 @@ def _succession(owner: ModelDeployment, observed: Observed) -> Succession:
     return succeed(owner, owner.spec, revision_of(owner.spec), observed)
 
 
-def _desired_replicas(owner: ModelDeployment) -> int:
-    if isinstance(owner.spec, InvalidSpec):
-        return owner.status.desired_replicas
-    return owner.spec.desired_replicas
+def _desired_replicas(owner: ModelDeployment, observed: Observed, succession: Succession) -> int:
+    if not isinstance(owner.spec, InvalidSpec):
+        return owner.spec.desired_replicas
+    # What runs is left as it is, also where an edit was acted on and its report came too late.
+    running = observed.deployment_of(succession.wanted.workload) if succession.wanted else None
+    return running.replicas if running else owner.status.desired_replicas
 
 
 def _records(
@@ -115,10 +127,13 @@ def _records(
 
 
 def _desired(
-    owner: ModelDeployment, policy: InstallationPolicy, succession: Succession, records: tuple[WorkloadRecord, ...]
+    owner: ModelDeployment,
+    policy: InstallationPolicy,
+    succession: Succession,
+    records: tuple[WorkloadRecord, ...],
+    replicas: int,
 ) -> tuple[DesiredObject, ...]:
     """Every child as it should be, in the order in which they need each other."""
-    replicas = _desired_replicas(owner)
     objects: list[DesiredObject] = []
     for record in records:
         objects += [
@@ -134,7 +149,7 @@ def _desired(
 
 
 def _admin_key(
-    owner: ModelDeployment, observed: Observed, records: tuple[WorkloadRecord, ...]
+    owner: ModelDeployment, observed: Observed, records: tuple[WorkloadRecord, ...], replicas: int
 ) -> tuple[EnsureAdminKey, ...]:
     """The key Secret cannot be watched: a pod that started tells that it is there, one that cannot, that it is gone."""
     missed = any(
@@ -142,7 +157,7 @@ def _admin_key(
         for pod in observed.pods
         for container in pod.containers
     )
-    known = observed.secret_known or any(pod.has_started for pod in observed.pods) or not _desired_replicas(owner)
+    known = observed.secret_known or any(pod.has_started for pod in observed.pods) or not replicas
     if not records or (known and not missed):
         return ()
     return (EnsureAdminKey(desired=admin_key_secret(owner)),)

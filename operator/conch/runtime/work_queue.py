@@ -7,6 +7,7 @@ person asked for goes before what the cluster reports: a thousand pods that come
 import asyncio
 import random
 from collections import deque
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -17,14 +18,22 @@ _URGENT_IN_A_ROW = 15
 """After so many urgent keys comes one of the others, so that no flood of edits can keep a status from being true."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place(Generic[Key]):
+    """One key's place in a lane."""
+
+    key: Key
+    urgent: bool
+
+
 class WorkQueue(Generic[Key]):
     """Keys to work on, the urgent ones first, else in the order in which they became due."""
 
     def __init__(self) -> None:
-        self._urgent: deque[Key] = deque()
-        self._due: deque[Key] = deque()
-        self._waiting: dict[Key, bool] = {}
-        """What is in one of the two, and whether in the urgent one; an entry elsewhere is left over."""
+        self._urgent: deque[_Place[Key]] = deque()
+        self._due: deque[_Place[Key]] = deque()
+        self._waiting: dict[Key, _Place[Key]] = {}
+        """The place of each key; one that is in a lane but not here was given up for a better one."""
         self._urgent_in_a_row = 0
         self._active: set[Key] = set()
         self._dirty: dict[Key, bool] = {}
@@ -40,9 +49,9 @@ class WorkQueue(Generic[Key]):
         self._cancel_timer(key)
         if key in self._active:
             self._dirty[key] = urgent or self._dirty.get(key, False)
-        elif key not in self._waiting or (urgent and not self._waiting[key]):
-            self._waiting[key] = urgent
-            (self._urgent if urgent else self._due).append(key)
+        elif (place := self._waiting.get(key)) is None or (urgent and not place.urgent):
+            self._waiting[key] = place = _Place(key, urgent)
+            (self._urgent if urgent else self._due).append(place)
             self._available.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -89,12 +98,11 @@ class WorkQueue(Generic[Key]):
         """The key whose turn it is; there is one."""
         turns = (self._urgent, self._due) if self._urgent_in_a_row < _URGENT_IN_A_ROW else (self._due, self._urgent)
         for lane in turns:
-            is_urgent = lane is self._urgent
             while lane:
-                key = lane.popleft()
-                if self._waiting.get(key) is is_urgent:
-                    self._urgent_in_a_row = self._urgent_in_a_row + 1 if is_urgent else 0
-                    return key
+                place = lane.popleft()
+                if self._waiting.get(place.key) is place:
+                    self._urgent_in_a_row = self._urgent_in_a_row + 1 if place.urgent else 0
+                    return place.key
         raise AssertionError("a waiting key is in no lane")
 
     def _timer_fired(self, key: Key) -> None:

@@ -93,7 +93,7 @@ class _Copy:
         self.files += 1
         if self.files > FILES_MOST:
             raise self.error(Reason.SOURCE_TOO_LARGE, f"it has more than {FILES_MOST} files")
-        with self._make(lambda: target.open("xb", buffering=0)) as out:
+        with self._make(lambda: target.open("xb")) as out:
             while chunk := os.read(descriptor, CHUNK_BYTES):
                 self.checkpoint()
                 self.done += len(chunk)

@@ -69,7 +69,7 @@ async def floor(world: World, results: Results, objects: int) -> None:
 
 
 async def bare(world: World, results: Results, objects: int) -> None:
-    """The same children as Conch's, written by a bare client: what no operator that needs them could be faster than."""
+    """The same children as Conch's, written by a bare client that does nothing else: the floor of this design."""
     available, pods = world.count_floor(), world.count_pods()
     with step(f"the children of {objects} ModelDeployments without Conch"):
         started = time.monotonic()

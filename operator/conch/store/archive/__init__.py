@@ -24,13 +24,15 @@ ZSTD_WINDOW_BYTES_MOST: Final = 64 << 20
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
+"""After one of sixteen bytes: a frame without data, with which pzstd's files begin."""
 _TAR_MAGIC: Final = b"ustar"
 _TAR_MAGIC_OFFSET: Final = 257
 _ZIP_SUFFIX: Final = ".zip"
 
 _DAMAGED: Final = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zstandard.ZstdError, zlib.error),
-    *(EOFError, NotImplementedError, UnicodeError, ValueError),
+    *(EOFError, LookupError, NotImplementedError, RecursionError, UnicodeError, ValueError),
 )
 
 
@@ -39,9 +41,7 @@ def is_archive(file: Path, name: str) -> bool:
 
     A zip's first bytes say nothing: many bare models (TorchScript, Keras) are zips.
     """
-    head = _head(file)
-    tar = head[_TAR_MAGIC_OFFSET:] == _TAR_MAGIC
-    return tar or head.startswith((_GZIP_MAGIC, _ZSTD_MAGIC)) or name.lower().endswith(_ZIP_SUFFIX)
+    return _is_tar(file) or name.lower().endswith(_ZIP_SUFFIX)
 
 
 def extract(
@@ -59,7 +59,7 @@ def extract(
     folder.mkdir()
     entries, budget = Entries(folder, limits), ByteBudget(limits, archive.stat().st_size)
     try:
-        if name.lower().endswith(_ZIP_SUFFIX):
+        if name.lower().endswith(_ZIP_SUFFIX) and not _is_tar(archive):
             extract_zip(archive, entries, budget, limits, checkpoint)
         else:
             with _unpacked(archive) as stream:
@@ -74,11 +74,21 @@ def extract(
         raise storage_error(error, "the unpacked archive") from error
 
 
+def _is_tar(file: Path) -> bool:
+    head = _head(file)
+    return head[_TAR_MAGIC_OFFSET:] == _TAR_MAGIC or head.startswith(_GZIP_MAGIC) or _is_zstd(head)
+
+
+def _is_zstd(head: bytes) -> bool:
+    skippable = head[1:4] == _ZSTD_SKIPPABLE and 0x50 <= head[0] <= 0x5F
+    return skippable or head.startswith(_ZSTD_MAGIC)
+
+
 def _unpacked(archive: Path) -> IO[bytes]:
     head = _head(archive)
     if head.startswith(_GZIP_MAGIC):
         return cast(IO[bytes], gzip.open(archive, "rb"))
-    if head.startswith(_ZSTD_MAGIC):
+    if _is_zstd(head):
         unpacker = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MOST)
         reader = unpacker.stream_reader(archive.open("rb"), read_across_frames=True, closefd=True)
         return io.BufferedReader(cast(io.RawIOBase, reader), CHUNK_BYTES)

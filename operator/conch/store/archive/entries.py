@@ -43,7 +43,7 @@ class Entries:
         with _file_and_folder(name):
             target.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(target, flags, 0o644)
-        with os.fdopen(descriptor, "wb", buffering=0) as out:
+        with os.fdopen(descriptor, "wb") as out:
             yield out
 
     def _checked(self, name: str) -> PurePosixPath:

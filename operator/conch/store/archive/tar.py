@@ -13,6 +13,8 @@ from conch.store.archive.limits import ByteBudget, invalid
 from conch.store.threads import CHUNK_BYTES, Checkpoint
 
 HEADER_BYTES_PER_MEMBER: Final = 1 << 20
+END_MARK: Final = bytes(tarfile.BLOCKSIZE)
+"""POSIX wants two such blocks; one is enough to know that the writer came to its end."""
 
 
 def extract_tar(stream: IO[bytes], entries: Entries, budget: ByteBudget, checkpoint: Checkpoint) -> None:
@@ -25,6 +27,8 @@ def extract_tar(stream: IO[bytes], entries: Entries, budget: ByteBudget, checkpo
         reader.begin_header()
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all, for random access
+            if member.size < 0:
+                raise invalid(f"the archive's entry {member.name!r} has a negative size")
             if not (member.isreg() or member.isdir()) or member.sparse is not None:
                 kind = "a link" if member.islnk() or member.issym() else "a device, pipe or sparse file"
                 raise invalid(
@@ -35,9 +39,12 @@ def extract_tar(stream: IO[bytes], entries: Entries, budget: ByteBudget, checkpo
             else:
                 _add_file(reader, member, entries)
             reader.begin_header()
-    if reader.ended:
-        # tarfile takes a file that was cut off between two members for whole.
+    if reader.last_header != END_MARK:
+        # tarfile takes what ends early, or has a damaged header, for whole.
         raise EOFError("it has no end mark")
+    # To the end, where packed streams have their checksums.
+    while reader.read_data(CHUNK_BYTES):
+        pass
 
 
 def _add_file(reader: "_ForwardReader", member: tarfile.TarInfo, entries: Entries) -> None:
@@ -61,8 +68,7 @@ class _ForwardReader:
         self._position = 0
         self._header_budget = HEADER_BYTES_PER_MEMBER
         self._checkpoint = checkpoint
-        self.ended = False
-        """Whether a header was asked for and there was nothing left."""
+        self.last_header = b""
 
     def begin_header(self) -> None:
         """What tarfile reads from here on is a member's headers."""
@@ -73,9 +79,8 @@ class _ForwardReader:
         if not 0 <= size <= self._header_budget:
             raise invalid("the archive has an entry with an oversized header")
         self._header_budget -= size
-        header = self.read_data(size)
-        self.ended = self.ended or (size > 0 and not header)
-        return header
+        self.last_header = self.read_data(size)
+        return self.last_header
 
     def read_data(self, size: int) -> bytes:
         """Read a member's content."""

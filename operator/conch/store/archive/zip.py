@@ -12,7 +12,7 @@ from conch.store.archive.entries import Entries
 from conch.store.archive.limits import ArchiveLimits, ByteBudget, invalid
 from conch.store.threads import CHUNK_BYTES, Checkpoint
 
-CONTENTS_BYTES_PER_FILE: Final = 512
+CONTENTS_BYTES_PER_FILE: Final = 256
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED: Final = 0x1
 _KINDS: Final = (0, stat.S_IFREG, stat.S_IFDIR)
@@ -28,10 +28,11 @@ def extract_zip(
         with zipfile.ZipFile(bounded) as packed:
             for member in packed.infolist():
                 _check(member)
-                if member.is_dir():
-                    entries.add_folder(member.orig_filename)
+                name = member.orig_filename
+                if name.endswith("/"):
+                    entries.add_folder(name)
                     continue
-                with packed.open(member) as content, entries.add_file(member.orig_filename) as out:
+                with packed.open(member) as content, entries.add_file(name) as out:
                     while chunk := content.read(CHUNK_BYTES):
                         checkpoint()
                         budget.spend(len(chunk))
