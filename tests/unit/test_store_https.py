@@ -14,9 +14,11 @@ from aiohttp.test_utils import TestServer
 
 from conch.api.reasons import Reason
 from conch.api.source import HttpSource, SourcePolicy, parse_source_uri
+from conch.store import https
 from conch.store.addresses import check_address
 from conch.store.errors import StoreError
 from conch.store.https import Download, download
+from tests.support.virtual_time import run_virtually, virtual_now
 
 LOCAL = SourcePolicy(http_hosts=("*",), private_hosts=("127.0.0.1", "files.example"))
 Handler = Callable[[web.Request], Any]
@@ -207,6 +209,22 @@ async def test_nobody_listens_and_no_such_name(tmp_path: Path) -> None:
     assert error.reason is Reason.SOURCE_UNREACHABLE
     error = await failure("http://nowhere.example/m.onnx", tmp_path, names=Names({}))
     assert (error.reason, "does not resolve" in error.message) == (Reason.SOURCE_UNREACHABLE, True)
+
+
+@pytest.mark.parametrize(("attempt_seconds", "attempts"), [(5.0, 1), (2.5, 2), (0.1, 3)])
+def test_an_address_that_swallows_everything_is_told_within_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempt_seconds: float, attempts: int
+) -> None:
+    begun: list[float] = []
+
+    async def attempt(_transfer: object) -> None:
+        begun.append(virtual_now())
+        await asyncio.sleep(attempt_seconds)
+        raise https._TransientError("no connection")
+
+    monkeypatch.setattr(https._Transfer, "attempt", attempt)
+    run_virtually(lambda: failure("http://127.0.0.1/m.onnx", tmp_path))
+    assert len(begun) == attempts
 
 
 ANY = SourcePolicy(http_hosts=("*",))

@@ -23,6 +23,8 @@ Progress = Callable[[int, int | None], None]
 
 REDIRECTS_MOST: Final = 5
 ATTEMPTS_WITHOUT_PROGRESS: Final = 3
+PATIENCE_SECONDS: Final = 4.0
+"""Without a byte for so long a person is told why; the agent tries again anyhow."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _TRANSIENT: Final = (408, 425, 429, 500, 502, 503, 504)
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
@@ -70,14 +72,17 @@ async def download(
     ) as session:
         with wanted.destination.open("wb") as out:
             transfer = _Transfer(wanted, session, out)
-            failures = 0
+            clock = asyncio.get_running_loop().time
+            failures, moved_at = 0, clock()
             while True:
                 before = transfer.done
                 try:
                     return await transfer.attempt()
                 except _TransientError as error:
-                    failures = 1 if transfer.done > before else failures + 1
-                    if failures >= ATTEMPTS_WITHOUT_PROGRESS:
+                    if transfer.done > before:
+                        failures, moved_at = 0, clock()
+                    failures += 1
+                    if failures >= ATTEMPTS_WITHOUT_PROGRESS or clock() - moved_at >= PATIENCE_SECONDS:
                         raise StoreError(
                             Reason.SOURCE_UNREACHABLE,
                             f"{wanted.shown} cannot be fetched: {error}; check the address and the network, "

@@ -205,8 +205,7 @@ async def restart(world: World, results: Results, operator: OperatorProcess, obj
         operator.start()
         await _metric_reaches(operator, "conch_leading", 1)
         led = time.monotonic()
-        await _metric_reaches(operator, "conch_reconciles_total", objects)
-        await settle(operator)
+        await _caught_up(operator, objects)
         caught_up = time.monotonic() - led - _SETTLED_SECONDS
         # What was only put off would be asked for in the next seconds.
         await asyncio.sleep(10)
@@ -263,7 +262,7 @@ async def _edit_until_taken(world: World, name: str, **spec: Any) -> None:
 async def poison(world: World, results: Results, objects: int, *, edits_: int) -> None:
     """One object whose planning always fails, among all the others."""
     with world.operator("poisoned", poisoned=True) as operator:
-        await _metric_reaches(operator, "conch_reconciles_total", objects)
+        await _caught_up(operator, objects)
         await world.create(MODEL_DEPLOYMENTS, [model(0, POISON)])
         await edits(world, results, operator, objects, edits=edits_, name="poison_edit")
         failures = operator.metric("conch_reconciles_total", outcome="failed")
@@ -276,7 +275,7 @@ async def silent(world: World, results: Results, objects: int, *, edits_: int) -
     world.silence_agents(True)
     try:
         with world.operator("silent") as operator:
-            await _metric_reaches(operator, "conch_reconciles_total", objects)
+            await _caught_up(operator, objects)
             await edits(world, results, operator, objects, edits=edits_, name="silent_edit")
             assert operator.metric("conch_agent_polls_total", outcome="silent") > 0, "agents were asked"
     finally:
@@ -286,7 +285,7 @@ async def silent(world: World, results: Results, objects: int, *, edits_: int) -
 async def slow(world: World, results: Results, objects: int, *, edits_: int, delay_seconds: float) -> None:
     """Each call to the API server takes longer."""
     with world.operator("slow", through=world.delayed(delay_seconds)) as operator:
-        await _metric_reaches(operator, "conch_reconciles_total", objects)
+        await _caught_up(operator, objects)
         await edits(world, results, operator, objects, edits=edits_, name="slow_edit")
 
 
@@ -302,6 +301,12 @@ async def settle(operator: OperatorProcess) -> None:
             if now != last:
                 last, since = now, time.monotonic()
             await asyncio.sleep(0.1)
+
+
+async def _caught_up(operator: OperatorProcess, objects: int) -> None:
+    """Wait until an operator that has just started has looked at everything, and asked every agent."""
+    await _metric_reaches(operator, "conch_reconciles_total", objects)
+    await settle(operator)
 
 
 async def _metric_reaches(operator: OperatorProcess, name: str, value: float) -> None:
