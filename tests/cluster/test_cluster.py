@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def wait_ready(cluster: Cluster, *names: str, seconds: int = 60) -> None:
     )
 
 
+def _server_answers(cluster: Cluster, namespace: str, asking: str, host: str) -> bool:
+    ask = f"import urllib.request as u; print(u.urlopen('http://{host}/', timeout=5).read().decode())"
+    said = cluster.kubectl("exec", "-n", namespace, asking, "--", "python3", "-c", ask, check=False)
+    return said.stdout.strip() == "server"
+
+
 def test_names_services_logs_and_exec(cluster: Cluster, namespace: str) -> None:
     service: dict[str, object] = {
         "apiVersion": "v1",
@@ -73,17 +80,11 @@ def test_names_services_logs_and_exec(cluster: Cluster, namespace: str) -> None:
     }
     cluster.apply([service, pod("server"), pod("client")])
     wait_ready(cluster, "server", "client")
-    ask = "import urllib.request as u; print(u.urlopen('http://{}/', timeout=5).read().decode())"
     # Also from the pod that the Service leads back to.
     for asking in ("client", "server"):
         for host in ("web", "web.probe.svc.cluster.local"):
             waiting.until(
-                lambda asking=asking, host=host: (  # type: ignore[misc]
-                    cluster.kubectl(
-                        "exec", "-n", namespace, asking, "--", "python3", "-c", ask.format(host), check=False
-                    ).stdout.strip()
-                    == "server"
-                ),
+                partial(_server_answers, cluster, namespace, asking, host),
                 what=f"{host} answering {asking}",
                 timeout_seconds=20,
             )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -71,10 +72,14 @@ def test_the_manifest_applies_without_warnings_and_its_pods_are_admitted(chart: 
     assert chart.run("-n", generate.NAMESPACE, "get", "secrets", "-o", "name").stdout == ""
 
 
+def _is_type_checked(chart: InstalledChart, policy: str) -> bool:
+    return "typeChecking" in _status(chart, policy)
+
+
 def test_every_policy_type_checks_against_the_schemas(chart: InstalledChart) -> None:
     chart.must("apply", "--server-side", "-f", str(generate.INSTALL))
     for policy in POLICIES:
-        until(lambda policy=policy: "typeChecking" in _status(chart, policy), f"{policy} to be type-checked")  # type: ignore[misc]
+        until(partial(_is_type_checked, chart, policy), f"{policy} to be type-checked")
         assert _status(chart, policy)["typeChecking"] == {}
 
 

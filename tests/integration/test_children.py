@@ -79,7 +79,10 @@ def test_an_object_at_rest_costs_no_write(api: ApiServer, operator: OperatorProc
     children = _create(api, model_deployment("digits", namespace, replicas=2))
     # In a namespace that is on its way out, children are written (and refused) until it is gone.
     others = {"default", "kube-system", "kube-public", "kube-node-lease", "conch-system", namespace}
-    gone = lambda: {each["metadata"]["name"] for each in api.get("namespaces")["items"]} <= others  # noqa: E731
+
+    def gone() -> bool:
+        return {each["metadata"]["name"] for each in api.get("namespaces")["items"]} <= others
+
     until(gone, "the other tests' namespaces to be gone", seconds=120)
     before = _settled(operator)
     reconciles = operator.metric("conch_reconciles_total")

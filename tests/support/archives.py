@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from typing import Literal
 
 import zstandard
 
@@ -26,9 +27,9 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _tar(files: dict[str, bytes], mode: str) -> bytes:
+def _tar(files: dict[str, bytes], mode: Literal["w", "w:gz"]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)

@@ -1,7 +1,7 @@
 """Leader election: how one leader follows another."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -104,7 +104,7 @@ class Elector:
         self.wire.down = True
 
 
-def _with_two(test: Callable[[Server, Elector, Elector], object]) -> None:
+def _with_two(test: Callable[[Server, Elector, Elector], Awaitable[None]]) -> None:
     """`a` leads, `b` has been standing by for a while."""
 
     async def main() -> None:
@@ -115,7 +115,7 @@ def _with_two(test: Callable[[Server, Elector, Elector], object]) -> None:
         b.start()
         await asyncio.sleep(20)
         assert (a.leadership.leads(), b.leadership.leads()) == (True, False)
-        await test(server, a, b)  # type: ignore[misc]
+        await test(server, a, b)
         for elector in (a, b):
             await elector.stop()
 

@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import zstandard
@@ -33,9 +33,12 @@ def entry(
 
 
 def packed(
-    path: Path, *entries: tuple[tarfile.TarInfo, bytes], mode: str = "w:gz", format: int = tarfile.PAX_FORMAT
+    path: Path,
+    *entries: tuple[tarfile.TarInfo, bytes],
+    mode: Literal["w", "w:gz"] = "w:gz",
+    format: int = tarfile.PAX_FORMAT,
 ) -> Path:
-    with tarfile.open(path, mode, format=format) as tar:  # type: ignore[call-overload]
+    with tarfile.open(path, mode, format=format) as tar:
         for member, content in entries:
             tar.addfile(member, io.BytesIO(content))
     return path
@@ -54,7 +57,7 @@ def refused(archive: Path, reason: Reason = Reason.INVALID_MODEL, limits: Archiv
 
 @pytest.mark.parametrize("mode", ["w:gz", "w"])
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_plain_files_and_folders_come_out(tmp_path: Path, mode: str, format: int) -> None:
+def test_plain_files_and_folders_come_out(tmp_path: Path, mode: Literal["w", "w:gz"], format: int) -> None:
     contents = {"m/1/model.onnx": b"w" * 3000, "./m/config.pbtxt": b"c" * 512, "m/" + "n" * 90: b""}
     entries = [entry("m", b"", tarfile.DIRTYPE), entry("m/empty", b"", tarfile.DIRTYPE)]
     archive = packed(tmp_path / "a", *entries, *(entry(n, c) for n, c in contents.items()), mode=mode, format=format)

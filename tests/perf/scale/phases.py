@@ -20,7 +20,7 @@ from tests.perf.scale.etcd_size import stored_bytes
 from tests.perf.scale.poisoned_operator import POISON
 from tests.perf.scale.process import usage
 from tests.perf.scale.profiles import profiled
-from tests.perf.scale.world import FLOOR, MODELS, World, model, plain_deployment
+from tests.perf.scale.world import FLOOR, MODELS, Count, World, model, plain_deployment
 from tests.support.operator_process import OperatorProcess
 
 _LONG_SECONDS: Final = 900.0
@@ -143,11 +143,7 @@ async def edits(
     world.audit.skip()
     with step(f"{len(chosen)} edits ({name})"), profiled(world, operator.pid, profiles, name):
         for index in chosen:
-            key = (MODELS, deployment_of[f"model-{index}"])
-            wanted = 1 if replicas.value(key) == (2, 2) else 2
-            await world.edit(f"model-{index}", replicas=wanted)
-            followed = (wanted, wanted)
-            await replicas.until(lambda: replicas.value(key) == followed, f"{key} to follow", seconds=60)  # noqa: B023
+            await _edit_and_follow(world, replicas, f"model-{index}", deployment_of[f"model-{index}"])
     await settle(operator)
     await replicas.stop()
     requests = world.audit.read()
@@ -160,6 +156,13 @@ async def edits(
             f"{name}_requests_per_edit": sum(results.requests[name].values()) / len(chosen),
         }
     )
+
+
+async def _edit_and_follow(world: World, replicas: Count, name: str, deployment: str) -> None:
+    key = (MODELS, deployment)
+    wanted = 1 if replicas.value(key) == (2, 2) else 2
+    await world.edit(name, replicas=wanted)
+    await replicas.until(lambda: replicas.value(key) == (wanted, wanted), f"{deployment} to follow", seconds=60)
 
 
 def _delays(world: World, requests: Sequence[Request]) -> list[float]:
@@ -236,6 +239,7 @@ async def outage(world: World, results: Results, operator: OperatorProcess) -> N
         await replicas.until(lambda: replicas.value(key) == (2, 2), "the edit to be acted on", seconds=120)
         recovered = time.monotonic() - started
         await settle(operator)
+        # A watch that was not lost at once is found out by its own back-off, of 20 s at most.
         await asyncio.sleep(25)
     await replicas.stop()
     assert operator.pid == pid

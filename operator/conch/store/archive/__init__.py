@@ -30,6 +30,8 @@ _TAR_MAGIC: Final = b"ustar"
 _TAR_MAGIC_OFFSET: Final = 257
 _ZIP_SUFFIX: Final = ".zip"
 
+# NotImplementedError is zipfile's word for a version that it cannot unpack; LookupError and RecursionError come from
+# headers that make no sense.
 _DAMAGED: Final = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zstandard.ZstdError, zlib.error),
     *(EOFError, LookupError, NotImplementedError, RecursionError, UnicodeError, ValueError),
