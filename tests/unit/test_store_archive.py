@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import random
+import resource
 import stat
 import tarfile
 import warnings
@@ -225,7 +226,19 @@ def test_an_entry_of_negative_size(tmp_path: Path) -> None:
     whole[148:156] = b"%06o\0 " % sum(whole[:512])
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "a.tar").write_bytes(whole)
-    refused(tmp_path / "b" / "a.tar")
+    assert "negative size" in refused(tmp_path / "b" / "a.tar")
+
+
+def test_a_disk_that_takes_half_of_the_last_write(tmp_path: Path) -> None:
+    """A write may be short without an error: what is cut off must not pass for the model."""
+    limit = (1 << 20) + 100_000
+    archive = packed(tmp_path / "a.tgz", entry("x", bytes(limit + 50_000)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        refused(archive, Reason.SOURCE_TOO_LARGE, ArchiveLimits())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_chain_of_headers_without_end(tmp_path: Path) -> None:

@@ -65,19 +65,14 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
     status = render_status(situation, now)
     return Plan(
         status=status,
-        status_first=_durable(status) != _durable(owner.status) or not all(_is_edit(action) for action in actions),
+        status_first=not all(_is_edit(action) for action in actions),
         actions=actions,
         requeue_after=policy.recheck_after if unwatched else None,
     )
 
 
-def _durable(status: ModelDeploymentStatus) -> tuple[object, ...]:
-    """What of a status is not derived: the next plan begins with it."""
-    return (status.stable, status.candidate, status.workloads_created)
-
-
 def _is_edit(action: Action) -> bool:
-    """Whether it moves no traffic, and makes no pods where there are none."""
+    """Whether it moves no traffic, and makes no pods where there are none: a new workload is never an edit."""
     if not isinstance(action, Apply):
         return False
     kind = action.desired.id.kind
