@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, ValidationError
 
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.api.types import ApiModel, Quantity
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]

@@ -11,7 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from conch.api.assignment import Assignment
-from conch.api.source import SourcePolicy
+from conch.api.model import ModelSource
+from conch.api.source_policy import SourcePolicy
 from tests.contract.processes import Agent, Triton, until
 from tests.images.triton import assemble
 
@@ -27,14 +28,16 @@ class FileServer:
     requests: Counter[str] = field(default_factory=Counter)
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.requests[request.path] += 1
+        # Not a look at its size, which comes before every fetch.
+        self.requests[request.path] += request.headers.get("Range") != "bytes=0-0"
         content = self.files.get(request.path)
         return web.Response(status=404) if content is None else web.Response(body=content)
 
     def assignment(self, path: str, **changes: Any) -> Assignment:
         """An assignment of the model at `path`."""
         fields: dict[str, Any] = {"revision": "r1", "name": "classifier", "version": 1, "source_policy": POLICY}
-        return Assignment(uri=f"{self.url}{path}", **(fields | changes))
+        source = ModelSource(uri=f"{self.url}{path}", digest=changes.pop("digest", None))
+        return Assignment(**(fields | {"source": source} | changes))
 
 
 @pytest.fixture

@@ -14,11 +14,25 @@ FILES = Path(__file__).parent / "children"
 
 SPECS: dict[str, dict[str, Any]] = {
     "minimal": {"model": {"version": 3, "source": {"uri": "https://models.example.com/sentiment/3.tar.gz"}}},
+    "bucket": {
+        "model": {
+            "version": 1,
+            "source": {
+                "uri": "s3://models/sentiment/1",
+                "endpoint": "https://store.example.com:9000",
+                "region": "eu-central-1",
+                "pathStyle": False,
+                "credentialsSecretRef": {"name": "store"},
+            },
+        },
+        "gpu": {"count": 0},
+    },
     "full": {
         "model": {
             "name": "fraud_v2",
             "version": 7,
             "source": {"uri": "pvc://models/fraud", "digest": "sha256:" + "0" * 64},
+            "storage": {"size": "200Gi", "storageClassName": "fast"},
             "format": "Repository",
             "config": {
                 "maxBatchSize": 64,

@@ -16,10 +16,17 @@ from tests.support.installed_chart import (
 
 TENANT: Final = "tenant"
 DEVELOPER: Final = "developer"
+
+
+def _source(**source: Any) -> dict[str, Any]:
+    return {"model": {"version": 3, "source": {"uri": "https://models.example.com/3.onnx", **source}}}
+
+
 NAMING: Final[Mapping[str, Mapping[str, Any]]] = {
     "service account": {"serviceAccountName": "robot"},
     "pull secret": {"imagePullSecrets": [{"name": "registry"}]},
-    "claim": {"uri": "pvc://models/fraud"},
+    "claim": _source(uri="pvc://models/fraud"),
+    "credentials": _source(credentialsSecretRef={"name": "store"}),
     "priority class": {"scheduling": {"priorityClassName": "urgent"}},
     "runtime class": {"scheduling": {"runtimeClassName": "nvidia"}},
 }
@@ -27,6 +34,7 @@ RIGHTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "service account": ("use", "", "serviceaccounts", "robot"),
     "pull secret": ("get", "", "secrets", "registry"),
     "claim": ("use", "", "persistentvolumeclaims", "models"),
+    "credentials": ("get", "", "secrets", "store"),
     "priority class": ("use", "scheduling.k8s.io", "priorityclasses", "urgent"),
     "runtime class": ("use", "node.k8s.io", "runtimeclasses", "nvidia"),
 }
@@ -105,12 +113,8 @@ def test_a_right_in_another_namespace_does_not_count(chart: InstalledChart, what
 @EVERY_REFERENCE
 def test_it_may_not_be_added_later_either(chart: InstalledChart, what: str) -> None:
     assert _create(chart, TENANT).returncode == 0
-    naming = dict(NAMING[what])
-    uri = naming.pop("uri", "https://models.example.com/3.onnx")
-    patch = {"spec": {"model": {"source": {"uri": uri}}, **naming}}
-    answer = chart.run(
-        *("-n", "team", "patch", "modeldeployment", "sentiment", "--type=merge", "-p", json.dumps(patch)), by=TENANT
-    )
+    patch = json.dumps({"spec": NAMING[what]})
+    answer = chart.run(*("-n", "team", "patch", "mdep", "sentiment", "--type=merge", "-p", patch), by=TENANT)
     _assert_refused(answer)
 
 
@@ -145,7 +149,8 @@ def test_each_of_eight_pull_secrets_is_checked(chart: InstalledChart) -> None:
     _assert_refused(_create(chart, user, imagePullSecrets=secrets), "spec.imagePullSecrets[7].name", "registry-7")
     # All checks of one request are within the API server's cost limit as well.
     scheduling = {"priorityClassName": "urgent", "runtimeClassName": "nvidia", "tolerations": [{"key": "gpu"}] * 32}
-    everything = {"imagePullSecrets": secrets, "scheduling": scheduling, **NAMING["service account"], **NAMING["claim"]}
+    source = _source(uri="pvc://models/fraud", credentialsSecretRef={"name": "store"})
+    everything = {"imagePullSecrets": secrets, "scheduling": scheduling, **NAMING["service account"], **source}
     chart.grant(
         "user-of-everything",
         "team",
@@ -155,6 +160,14 @@ def test_each_of_eight_pull_secrets_is_checked(chart: InstalledChart) -> None:
     )
     created = _create(chart, "user-of-everything", **everything)
     assert created.returncode == 0, created.stderr
+
+
+def test_the_refusal_of_a_credentials_secret_names_field_user_and_secret(chart: InstalledChart) -> None:
+    _assert_refused(
+        _create(chart, TENANT, **NAMING["credentials"]),
+        "spec.model.source.credentialsSecretRef.name: tenant may not use the Secret store; remove the field, or ask "
+        'for the verb "get" on secrets/store (or "create" on pods) in the namespace team',
+    )
 
 
 @pytest.mark.parametrize("uri", ["PVC://models/fraud", " pvc://models/fraud", "pvc://models", "pvc://mo\tdels/fraud"])

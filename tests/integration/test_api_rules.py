@@ -1,10 +1,12 @@
 """What the API server itself refuses, and that it says what to do."""
 
 import json
-from typing import Any
+from itertools import product
+from typing import Any, Final
 
 import pytest
 
+from conch.api.model_deployment import InvalidSpec, parse_spec
 from tests.cluster.apiserver import ApiServer
 from tests.integration.conftest import model_deployment
 
@@ -14,16 +16,78 @@ def _apply(api: ApiServer, body: dict[str, Any]) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def _source(uri: str) -> dict[str, Any]:
-    return {"model": {"version": 1, "source": {"uri": uri}}}
+def _source(uri: str, **source: Any) -> dict[str, Any]:
+    return {"model": {"version": 1, "source": {"uri": uri, **source}}}
+
+
+def _storage(**storage: Any) -> dict[str, Any]:
+    return {"model": {**_source("s3://models/m")["model"], "storage": storage}}
+
+
+SCHEMES: Final = ("s3", "gs", "az", "https", "http", "hf", "oci", "pvc", "ftp", "S3", " https")
+RESTS: Final = (
+    *("", "a", "models", "models/", "models/a", "models/a/", "models/a/b", "models/a/b/c/", "models//a", "models/a//"),
+    *("models/../a", "models/a/..", "models/a/./b", "models/.../..a", "models/a b/ü", "models/a?b", "models/a#b"),
+    *("Models/a/b", "m_m/a/b", "m..m/a/b", "-m/a/b", "m-/a/b", "ü/a/b", "m%61/a/b", "m m/a/b", "m\\m/a/b"),
+    *("m:80/a/b", "m:/a/b", "m:65535/a", "m:65536/a", "m:x/a", "[::1]/a", "[::1]:80/a", "[::1/a", "@m/a/b", "u:p@m/a"),
+    *("models/a@b", "models/a@refs/pr/1", "models/a/b@v1.0", "models/a@", "models/a@-b", "models/a@b/../c", "m/a@b@c"),
+    *("models/a:1", "models/a:", f"models/a@sha256:{'0' * 64}", f"models/a:1@sha256:{'0' * 64}", "models/a@sha256:0"),
+    *("models/a/\nb", "mo\tdels/a/b", "models/a/b\n", "models/a/\x7f", f"{'m' * 222}/a/b", f"{'m' * 223}/a/b"),
+)
+ENDPOINTS: Final = (
+    *("https://m", "http://m:9000", "https://m/a/b/", "https://[::1]:9000", "https://m:65536", "https://m:0"),
+    *(
+        "https://m?a",
+        "https://m#a",
+        "https://u@m",
+        "https://u:p@m/",
+        "HTTPS://mmm",
+        "ftp://mmm",
+        "https://",
+        "//mmmmmm",
+    ),
+    *("https://m/a@b", "https://m/a b", "https://m\n", "https://ü.example", "https:///a"),
+)
+FIELDS: Final[tuple[dict[str, Any], ...]] = (
+    {"endpoint": "https://m"},
+    {"region": "eu-1"},
+    {"pathStyle": False},
+    {"pathStyle": True},
+)
+SOURCES: Final[tuple[dict[str, Any], ...]] = (
+    *({"uri": f"{scheme}://{rest}"} for scheme, rest in product(SCHEMES, RESTS)),
+    *({"uri": f"s3://models/a\n{scheme}://models/a"} for scheme in SCHEMES),
+    *({"uri": uri} for uri in ("models/a.onnx", "s3:/models/a", "https:models/a", "s3://b/a", "s3://b")),
+    *({"uri": "s3://models/a", "endpoint": endpoint} for endpoint in ENDPOINTS),
+    *({"uri": f"{scheme}://models/a/b", **field} for scheme, field in product(SCHEMES, FIELDS)),
+)
 
 
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        (_source("ftp://models/m.onnx"), "must be https://HOST/PATH"),
-        (_source("https://user:secret@models/m.onnx"), "without credentials"),
-        (_source("pvc://claim"), "pvc://CLAIM/PATH"),
+        (_source("ftp://models/m.onnx"), "use s3://BUCKET/PATH, gs://BUCKET/PATH, az://"),
+        (_source("https://user:secret@models/m.onnx"), "must not carry credentials"),
+        (_source("s3://models/m\n"), "write it in one line"),
+        (_source("s3://models"), "not s3://BUCKET/PATH"),
+        (_source("gs://models"), "not gs://BUCKET/PATH"),
+        (_source("az://acme/models"), "not az://ACCOUNT/CONTAINER/PATH"),
+        (_source("hf://model"), "not hf://ORGANISATION/NAME[/PATH][@REVISION]"),
+        (_source("oci://registry/Model"), "not oci://REGISTRY/REPOSITORY[:TAG|@sha256:DIGEST]"),
+        (_source("pvc://claim"), "not pvc://CLAIM/PATH"),
+        (_source("http://:80/m.onnx"), "not http://HOST[:PORT]/PATH"),
+        (_source("https://m/m", endpoint="https://store"), "endpoint is only for s3, gs, az, hf; remove it"),
+        (_source("s3://models/m", endpoint="https://u:p@store"), "https://HOST[:PORT][/PATH] without credentials"),
+        (_source("s3://models/m", endpoint="https://store?a=b"), "https://HOST[:PORT][/PATH] without credentials"),
+        (_source("s3://models/m", endpoint="store:9000"), "endpoint must be https://HOST"),
+        (_source("gs://models/m", region="eu-west-1"), "region is only for s3; remove it"),
+        (_source("s3://models/m", region="eu/west"), "should match"),
+        (_source("hf://acme/model", pathStyle=False), "pathStyle: false is only for s3; remove it"),
+        (_source("s3://models/m", credentialsSecretRef={"name": "a/b"}), "should match"),
+        (_source("s3://models/m", credentialsSecretRef={}), "name: Required value"),
+        (_storage(size="0Gi"), "a volume of 0 holds no model; give its size"),
+        (_storage(size=0), "a volume of 0 holds no model; give its size"),
+        (_storage(storageClassName="fast"), "size: Required value"),
         ({"model": {"version": 0, "source": {"uri": "https://m/m.onnx"}}}, "greater than or equal to 1"),
         ({"model": {"source": {"uri": "https://m/m.onnx"}}}, "version: Required value"),
         ({"gpu": {"count": 0, "products": ["H100"]}}, "remove gpu.products or ask for a GPU"),
@@ -32,12 +96,12 @@ def _source(uri: str) -> dict[str, Any]:
         ({"runtime": {"resources": {"memory": "lots"}}}, "should match"),
         ({"runtime": {"resources": {"cpu": "0"}}}, "more than 0"),
         ({"runtime": {"resources": {"cpu": 0}}}, "more than 0"),
-        (_source("pvc://claim/a/../b"), "a claim's path is plain"),
-        (_source("pvc://claim/a//b"), "a claim's path is plain"),
-        (_source("pvc://claim/a?x"), "a claim's path is plain"),
-        (_source("pvc://claim/a#b"), "a claim's path is plain"),
-        (_source("https://:443/x"), "must be https://HOST/PATH"),
-        (_source("https://[/x"), "must be https://HOST/PATH"),
+        (_source("pvc://claim/a/../b"), "with a plain path (no empty part, . or ..)"),
+        (_source("pvc://claim/a//b"), "with a plain path (no empty part, . or ..)"),
+        (_source("pvc://claim/a?x"), "with a plain path (no empty part, . or ..)"),
+        (_source("pvc://claim/a#b"), "with a plain path (no empty part, . or ..)"),
+        (_source("https://:443/x"), "not https://HOST[:PORT]/PATH"),
+        (_source("https://[/x"), "not https://HOST[:PORT]/PATH"),
         ({"scheduling": {"tolerations": [{"operator": "Exists", "key": "a", "value": "b"}]}}, "Exists has no value"),
         ({"scheduling": {"tolerations": [{"value": "b"}]}}, "Equal needs a key"),
         ({"scheduling": {"tolerations": [{"key": "a", "tolerationSeconds": 3}]}}, "needs the effect NoExecute"),
@@ -70,6 +134,20 @@ def test_a_name_that_is_no_service_name_is_refused(api: ApiServer, namespace: st
         _source("https://[2606:4700::1]:8443/m.onnx"),
         _source("https://store.example.com:8443/a..b/...onnx"),
         _source("pvc://models/a..b/.hidden/"),
+        _source(
+            "s3://models/m",
+            endpoint="http://store:9000",
+            region="eu-west-1",
+            pathStyle=False,
+            credentialsSecretRef={"name": "store"},
+        ),
+        _source("gs://models/m", endpoint="https://store.example/storage", credentialsSecretRef={"name": "store"}),
+        _source("az://acme/models/m/", endpoint="http://127.0.0.1:10000/acme"),
+        _source("hf://acme/model/onnx@refs/pr/1", endpoint="https://hub.example"),
+        _source("oci://registry.example:5000/team/model:1.0"),
+        _source(f"oci://registry.example/team/model@sha256:{'0' * 64}", pathStyle=True),
+        _storage(size="100Gi", storageClassName="fast"),
+        _storage(size=1),
         {"runtime": {"resources": {"cpu": 2, "memory": 8589934592}}},
         {"gpu": {"count": 1, "resource": "nvidia.com/mig-1g.10gb", "products": ["NVIDIA-H100"]}},
         {"scheduling": {"nodeSelector": {"example.com/pool": "a"}, "tolerations": [{"operator": "Exists"}]}},
@@ -78,6 +156,21 @@ def test_a_name_that_is_no_service_name_is_refused(api: ApiServer, namespace: st
 def test_a_good_spec_is_accepted_without_a_warning(api: ApiServer, namespace: str, spec: dict[str, Any]) -> None:
     code, message = _apply(api, model_deployment("digits", namespace, **spec))
     assert (code, message) == (0, "")
+
+
+def test_the_api_server_and_conch_accept_the_same_sources(api: ApiServer, namespace: str) -> None:
+    specs = {f"m-{index}": {"model": {"version": 1, "source": source}} for index, source in enumerate(SOURCES)}
+    items = [model_deployment(name, namespace, **spec) for name, spec in specs.items()]
+    done = api.kubectl(
+        *("create", "--dry-run=server", "-o", "name", "-f", "-"),
+        input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}),
+        check=False,
+    )
+    accepted = {line.rpartition("/")[2] for line in done.stdout.split()}
+    readable = {name for name, spec in specs.items() if not isinstance(parse_spec(spec), InvalidSpec)}
+    differing = [specs[name]["model"]["source"] for name in sorted(accepted ^ readable)]
+    assert differing == []
+    assert 50 < len(accepted) < len(specs) - 50
 
 
 def test_a_new_object_says_that_it_was_not_observed_yet(api: ApiServer, namespace: str) -> None:

@@ -9,7 +9,7 @@ from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey
+from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.workload_record import read_record
 from conch.core.observed import (
@@ -49,6 +49,8 @@ class World:
     now: datetime = START
     replicas: dict[str, int] = field(default_factory=dict)
     """By workload, what its Deployment asks for."""
+    content: str = DIGEST
+    """Digest of what the source holds now."""
     written_strangers: list[ChildId] = field(default_factory=list)
     _uids: int = 0
 
@@ -121,13 +123,29 @@ class World:
         workloads = {child.workload for child in self.children.values() if isinstance(child, ObservedDeployment)}
         self.pods = {name: pod for name, pod in self.pods.items() if pod.workload in workloads}
 
-    def serve(self) -> None:
-        """Let every pod load what its workload is assigned and become ready."""
+    def fetch(self) -> None:
+        """Let every pod fetch what its source holds now; it waits to be told that these are its revision's files."""
         self.run_pods()
         for name, pod in self.pods.items():
-            revision = self._revision_of(pod.workload)
-            report = AgentReport(phase=AgentPhase.READY, revision=revision, digest=DIGEST)
-            self.pods[name] = replace(pod, ready=True, scheduled=True, phase="Running", report=report)
+            if pod.report is None or pod.report.digest is None:
+                revision = self._revision_of(pod.workload)
+                report = AgentReport(phase=AgentPhase.FETCHED, revision=revision, digest=self.content)
+                self.pods[name] = replace(pod, scheduled=True, phase="Running", report=report)
+
+    def load(self) -> None:
+        """Let every pod that holds its revision's files load them and become ready."""
+        for name, pod in self.pods.items():
+            report = pod.report
+            if report and report.pin and report.pin.digest == report.digest:
+                ready = report.model_copy(update={"phase": AgentPhase.READY})
+                self.pods[name] = replace(pod, ready=True, report=ready)
+
+    def serve(self) -> None:
+        """Let every pod fetch and load what its workload is assigned and become ready."""
+        self.fetch()
+        if any(pod.report and pod.report.pin is None for pod in self.pods.values()):
+            self.step()
+        self.load()
 
     def _revision_of(self, workload: str) -> str:
         record = self.children[
@@ -147,6 +165,10 @@ class World:
                 live = self.children.get(action.id)
                 if live is not None and live.uid == action.uid:
                     del self.children[action.id]
+            case TellPin():
+                told = self.pods[action.pod]
+                assert told.report
+                self.pods[action.pod] = replace(told, report=told.report.model_copy(update={"pin": action.pin}))
             case _:
                 assert_never(action)
 

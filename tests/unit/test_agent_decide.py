@@ -23,14 +23,17 @@ from conch.agent.decide import (
     next_step,
     serves,
 )
-from conch.api.assignment import AgentPhase, Assignment
-from conch.api.model import DynamicBatching, ModelConfig, ModelFormat
+from conch.api.assignment import AgentPhase, Assignment, Pin
+from conch.api.model import DynamicBatching, ModelConfig, ModelFormat, ModelSource, SecretReference
 from conch.api.reasons import Reason
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 
-ASSIGNMENT = Assignment(revision="r1", name="mlp", version=2, uri="https://h.example/m.onnx")
+PIN = Pin(digest=f"sha256:{'a' * 64}", resolved="etag 1")
+OTHER_PIN = Pin(digest=f"sha256:{'b' * 64}")
+SOURCE = ModelSource(uri="https://h.example/m.onnx")
+ASSIGNMENT = Assignment(revision="r1", name="mlp", version=2, source=SOURCE, pin=PIN)
 WANTED = Wanted.of(ASSIGNMENT)
-FETCHED = Disk(fetched=frozenset({WANTED.fetch_key}))
+FETCHED = Disk(fetched={WANTED.fetch_key: PIN.digest})
 LAID_OUT = replace(FETCHED, layouts=(("mlp", WANTED.layout_key),))
 GOOD = LoadedVersion(name="mlp", version="2", state="READY", ready=True, layout=WANTED.layout_key)
 EMPTY = Server(live=True)
@@ -52,6 +55,27 @@ def test_fetch_lay_out_load_ready() -> None:
     assert decide(FETCHED) == LayOut(wanted=WANTED)
     assert decide(LAID_OUT) == Load(wanted=WANTED)
     assert decide(LAID_OUT, SERVING) == Idle(phase=AgentPhase.READY)
+
+
+@pytest.mark.parametrize("disk", [FETCHED, LAID_OUT])
+def test_nothing_is_loaded_before_the_files_are_pinned(disk: Disk) -> None:
+    unpinned = Wanted.of(ASSIGNMENT.model_copy(update={"pin": None}))
+    step = next_step(wanted=unpinned, disk=disk, server=EMPTY, failure=None, now=0)
+    assert isinstance(step, Idle)
+    assert step.phase is AgentPhase.FETCHED
+
+
+@pytest.mark.parametrize("disk", [FETCHED, LAID_OUT])
+def test_other_files_than_the_pinned_ones_are_fetched_anew_and_never_loaded(disk: Disk) -> None:
+    wanted = Wanted.of(ASSIGNMENT.model_copy(update={"pin": OTHER_PIN}))
+    assert next_step(wanted=wanted, disk=disk, server=EMPTY, failure=None, now=0) == Fetch(wanted=wanted)
+
+
+def test_declared_files_need_no_pin() -> None:
+    source = SOURCE.model_copy(update={"digest": PIN.digest})
+    wanted = Wanted.of(ASSIGNMENT.model_copy(update={"pin": None, "source": source}))
+    disk = Disk(fetched={wanted.fetch_key: PIN.digest})
+    assert next_step(wanted=wanted, disk=disk, server=EMPTY, failure=None, now=0) == LayOut(wanted=wanted)
 
 
 def test_files_are_brought_while_triton_is_not_there_yet() -> None:
@@ -93,7 +117,9 @@ def test_a_failure_is_waited_out_and_then_tried_again() -> None:
 def test_what_is_no_longer_assigned_goes_once_the_assigned_serves() -> None:
     stray = replace(GOOD, name="old", layout=None)
     both = Server(live=True, versions=(GOOD, stray))
-    old = replace(LAID_OUT, layouts=(*LAID_OUT.layouts, ("old", "k")), fetched=LAID_OUT.fetched | {"old-key"})
+    old = replace(
+        LAID_OUT, layouts=(*LAID_OUT.layouts, ("old", "k")), fetched={**LAID_OUT.fetched, "old-key": "sha256:x"}
+    )
     assert decide(old, both) == Unload(name="old")
     unloading = Server(live=True, versions=(GOOD, replace(stray, state="UNLOADING")))
     assert decide(old, unloading) == Idle(phase=AgentPhase.READY)
@@ -110,8 +136,11 @@ def test_what_is_no_longer_assigned_goes_once_the_assigned_serves() -> None:
         ({"name": "other"}, False, True),
         ({"format": ModelFormat.ONNX}, False, True),
         ({"config": ModelConfig(dynamic_batching=DynamicBatching())}, False, True),
-        ({"uri": "https://h.example/n.onnx"}, True, True),
-        ({"digest": f"sha256:{'a' * 64}"}, True, True),
+        ({"pin": None}, False, False),
+        ({"source": SOURCE.model_copy(update={"credentials_secret_ref": SecretReference(name="s")})}, False, False),
+        ({"source": SOURCE.model_copy(update={"uri": "https://h.example/n.onnx"})}, True, True),
+        ({"source": SOURCE.model_copy(update={"endpoint": "https://e.example"})}, True, True),
+        ({"source": SOURCE.model_copy(update={"digest": PIN.digest})}, True, True),
     ],
 )
 def test_what_a_change_of_the_assignment_costs(change: dict[str, Any], fetched_anew: bool, loaded_anew: bool) -> None:
@@ -132,7 +161,7 @@ class World:
         match step:
             case Fetch(wanted=wanted):
                 self.fetches += 1
-                self.disk = replace(self.disk, fetched=self.disk.fetched | {wanted.fetch_key})
+                self.disk = replace(self.disk, fetched={**self.disk.fetched, wanted.fetch_key: PIN.digest})
             case LayOut(wanted=wanted):
                 name = wanted.assignment.name
                 others = tuple(layout for layout in self.disk.layouts if layout[0] != name)
@@ -148,7 +177,7 @@ class World:
                 self.server = replace(self.server, versions=tuple(v for v in self.server.versions if v.name != name))
             case CleanUp(wanted=wanted):
                 self.disk = Disk(
-                    fetched=frozenset({wanted.fetch_key}),
+                    fetched={wanted.fetch_key: PIN.digest},
                     layouts=((wanted.assignment.name, wanted.layout_key),),
                 )
             case Idle():
@@ -165,7 +194,13 @@ class World:
 
 ASSIGNMENTS = st.builds(
     lambda name, version, file: Wanted.of(
-        Assignment(revision="r", name=name, version=version, uri=f"https://h.example/{file}")
+        Assignment(
+            revision="r",
+            name=name,
+            version=version,
+            source=ModelSource(uri=f"https://h.example/{file}"),
+            pin=PIN,
+        )
     ),
     st.sampled_from(["a", "b"]),
     st.integers(1, 2),

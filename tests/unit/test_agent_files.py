@@ -7,11 +7,12 @@ import pytest
 
 from conch.agent.assignment_file import AssignmentFile
 from conch.agent.decide import Disk
-from conch.agent.volume import Volume
+from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment
-from conch.api.source import SourcePolicy
+from conch.api.model import ModelSource
+from conch.api.source_policy import SourcePolicy
 
-ASSIGNMENT = Assignment(revision="r1", name="mlp", version=1, uri="https://h.example/m.onnx")
+ASSIGNMENT = Assignment(revision="r1", name="mlp", version=1, source=ModelSource(uri="https://h.example/m.onnx"))
 
 
 def mount(folder: Path, generation: int, content: str) -> Path:
@@ -61,7 +62,7 @@ def fetched(volume: Volume, key: str, content: bytes = b"weights") -> None:
     with volume.scratch() as folder:
         (folder / "tree").mkdir()
         (folder / "tree" / "model.onnx").write_bytes(content)
-        volume.keep_fetched(key, folder, "sha256:d")
+        volume.keep_fetched(key, folder, Record(digest="sha256:d", bytes=len(content), resolved="etag"))
 
 
 def laid_out(volume: Volume, key: str, name: str) -> None:
@@ -72,6 +73,8 @@ def laid_out(volume: Volume, key: str, name: str) -> None:
 
 def test_what_a_newer_operator_says_besides_is_ignored(tmp_path: Path) -> None:
     newer = ASSIGNMENT.to_wire() | {"surprise": 1, "sourcePolicy": {"httpHosts": ["h"], "alsoNew": True}}
+    newer["source"] |= {"newest": 1}
+    newer["config"] |= {"newToo": {}}
     path = mount(tmp_path / "m", 1, json.dumps(newer))
     read = AssignmentFile(path).read()
     assert read.problem is None
@@ -84,11 +87,35 @@ def test_what_is_kept_is_seen_by_the_next_agent(tmp_path: Path, volume: Volume) 
     laid_out(volume, "l2", "mlp")
     again = Volume(tmp_path)
     again.prepare()
-    assert again.disk() == Disk(fetched=frozenset({"k"}), layouts=(("mlp", "l2"),))
+    assert again.disk() == Disk(fetched={"k": "sha256:d"}, layouts=(("mlp", "l2"),))
     record = again.record("k")
     assert record is not None
-    assert (record.digest, record.bytes) == ("sha256:d", 7)
+    assert (record.digest, record.bytes, record.resolved) == ("sha256:d", 7, "etag")
     assert again.record("other") is None
+
+
+def test_after_the_machine_crashed_nothing_is_trusted_until_it_was_verified_anew(tmp_path: Path) -> None:
+    before = Volume(tmp_path, boot="1")
+    before.prepare()
+    fetched(before, "k")
+    laid_out(before, "l", "mlp")
+    before.partial("p").mkdir()
+    after = Volume(tmp_path, boot="2")
+    after.prepare()
+    assert (after.disk(), after.record("k")) == (Disk(), None)
+    assert not after.partial("p").exists()
+    record = after.untrusted("k")
+    assert record is not None
+    after.trust("k", record)
+    assert (after.record("k"), after.untrusted("k")) == (record, None)
+    assert after.disk().fetched == {"k": "sha256:d"}
+
+
+def test_what_arrived_in_part_outlives_the_agent(tmp_path: Path, volume: Volume) -> None:
+    volume.partial("p").mkdir()
+    again = Volume(tmp_path)
+    again.prepare()
+    assert again.partial("p").exists()
 
 
 def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path, volume: Volume) -> None:
@@ -99,7 +126,7 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path, volume: Volume) -> 
     (tmp_path / "fetched" / "no-record").mkdir()
     volume.prepare()
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert volume.disk().fetched == frozenset()
+    assert volume.disk().fetched == {}
 
 
 def test_clean_up_and_drop(tmp_path: Path, volume: Volume) -> None:
@@ -108,7 +135,7 @@ def test_clean_up_and_drop(tmp_path: Path, volume: Volume) -> None:
     laid_out(volume, "l1", "old")
     laid_out(volume, "l2", "new")
     volume.clean_up(fetched="k2", model="new")
-    assert volume.disk() == Disk(fetched=frozenset({"k2"}), layouts=(("new", "l2"),))
+    assert volume.disk() == Disk(fetched={"k2": "sha256:d"}, layouts=(("new", "l2"),))
     assert [p.name for p in (tmp_path / "repository").iterdir()] == ["new"]
     volume.drop_layout("l2")
     assert list((tmp_path / "repository").iterdir()) == []

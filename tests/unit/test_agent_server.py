@@ -11,11 +11,37 @@ from conch.agent.server import make_application
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Record
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, Assignment
+from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder
+from conch.api.model import ModelSource
 from conch.api.reasons import Reason
 
-WANTED = Wanted.of(Assignment(revision="r1", name="mlp", version=1, uri="https://h.example/m.onnx"))
+WANTED = Wanted.of(Assignment(revision="r1", name="mlp", version=1, source=ModelSource(uri="https://h.example/m.onnx")))
 REPORT = AgentReport(phase=AgentPhase.READY, revision="r1")
+PIN = Pin(digest=f"sha256:{'a' * 64}", resolved="etag 1")
+
+
+def refuse(pin: Pin) -> None:
+    raise AssertionError(f"took {pin}")
+
+
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        (PinOrder(revision="r1", pin=PIN, code=names.pin_code("key", "r1", PIN.digest, PIN.resolved)), 204),
+        (PinOrder(revision="r1", pin=PIN, code=names.pin_code("other", "r1", PIN.digest, PIN.resolved)), 401),
+        (PinOrder(revision="r1", pin=PIN, code=names.pin_code("key", "r1", PIN.digest, "etag 2")), 401),
+        (PinOrder(revision="r2", pin=PIN, code=names.pin_code("key", "r2", PIN.digest, PIN.resolved)), 409),
+        (PinOrder(revision="r1", pin=PIN, code=names.status_key("key")), 401),
+    ],
+)
+async def test_a_pin_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, order: PinOrder, status: int) -> None:
+    taken: list[Pin] = []
+    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, taken.append))) as client:
+        response = await client.put("/pin", data=order.model_dump_json(by_alias=True))
+        assert response.status == status
+        assert (await client.put("/pin", data=b"nonsense")).status == 400
+    assert taken == ([PIN] if status == 204 else [])
 
 
 @pytest.mark.parametrize(
@@ -33,7 +59,7 @@ REPORT = AgentReport(phase=AgentPhase.READY, revision="r1")
 )
 async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, status: int) -> None:
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse))) as client:
         response = await client.get("/status", headers={} if header is None else {"Authorization": header})
         assert response.status == status
         if status == 200:
@@ -42,7 +68,7 @@ async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, 
 
 async def test_healthz_waits_for_the_repository(tmp_path: Path) -> None:
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse))) as client:
         assert (await client.get("/healthz")).status == 503
         (tmp_path / "repository").mkdir()
         assert (await client.get("/healthz")).status == 200
@@ -58,25 +84,30 @@ def test_settings_come_from_the_pod_and_hide_the_key() -> None:
 
 
 FAILURE = Failure(stage=AgentPhase.LOADING, reason=Reason.MODEL_LOAD_FAILED, message="m" * 5000, attempts=1, retry_at=0)
+NOTHING = {"fetched_bytes": 0, "total_bytes": None}
 FETCHED = Record(digest=f"sha256:{'a' * 64}", bytes=9)
 
 
 def test_a_failure_stays_visible_while_it_is_tried_again() -> None:
     for step in (Fetch(wanted=WANTED), Load(wanted=WANTED), Idle(phase=AgentPhase.FAILED)):
-        report = make_report(step=step, wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=(0, None))
+        report = make_report(step=step, wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=NOTHING)
         assert (report.phase, report.reason, report.revision) == (AgentPhase.FAILED, Reason.MODEL_LOAD_FAILED, "r1")
         assert len(report.message) == 2048
     ready = make_report(
-        step=Idle(phase=AgentPhase.READY), wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=(0, None)
+        step=Idle(phase=AgentPhase.READY), wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=NOTHING
     )
     assert (ready.phase, ready.reason, ready.message) == (AgentPhase.READY, None, "")
     assert (ready.digest, ready.fetched_bytes, ready.total_bytes) == (FETCHED.digest, 9, 9)
 
 
 def test_progress_is_told() -> None:
-    report = make_report(step=Fetch(wanted=WANTED), wanted=WANTED, failure=None, record=None, fetched=(5, 10))
-    assert (report.phase, report.fetched_bytes, report.total_bytes) == (AgentPhase.FETCHING, 5, 10)
     report = make_report(
-        step=Idle(phase=AgentPhase.STARTING), wanted=None, failure=None, record=None, fetched=(0, None)
+        step=Fetch(wanted=WANTED),
+        wanted=WANTED,
+        failure=None,
+        record=None,
+        fetched={**NOTHING, "fetched_bytes": 5, "total_bytes": 10, "files": 2},
     )
+    assert (report.phase, report.fetched_bytes, report.total_bytes, report.files) == (AgentPhase.FETCHING, 5, 10, 2)
+    report = make_report(step=Idle(phase=AgentPhase.STARTING), wanted=None, failure=None, record=None, fetched=NOTHING)
     assert (report.phase, report.revision, report.total_bytes) == (AgentPhase.STARTING, "", None)

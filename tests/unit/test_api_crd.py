@@ -10,6 +10,7 @@ import pytest
 from conch.api import names
 from conch.api.crd import UnboundedSchemaError, _structural, custom_resource_definition
 from conch.api.spec import RESERVED_ENV
+from tests.generate import crd_text
 
 CRD = custom_resource_definition()
 (VERSION,) = CRD["spec"]["versions"]
@@ -144,6 +145,10 @@ def test_conditions_are_merged_by_their_type() -> None:
     conditions = _at(".status.conditions")
     assert conditions["x-kubernetes-list-type"] == "map"
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+
+
+def test_types_that_are_used_twice_are_written_out_twice() -> None:
+    assert "&id" not in crd_text()
 
 
 def test_every_rule_says_what_to_do() -> None:

@@ -98,7 +98,7 @@ def test_an_object_that_is_going_says_so() -> None:
     [
         ({}, "spec.model"),
         ({"model": {**MODEL, "version": 0}}, "spec.model.version"),
-        ({"model": {**MODEL, "source": {"uri": "ftp://models/a"}}}, "spec.model.source.uri"),
+        ({"model": {**MODEL, "source": {"uri": "ftp://models/a"}}}, "spec.model.source"),
         ({"model": MODEL, "gpu": {"count": "many"}}, "spec.gpu.count"),
         ({"model": MODEL, "runtime": {"env": [{"name": "LD_PRELOAD"}]}}, "spec.runtime.env.0.name"),
         ({"model": MODEL, "fromTheFuture": 1}, "spec.fromTheFuture"),

@@ -10,7 +10,7 @@ from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.reasons import Reason
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.api.status import ModelDeploymentStatus, ServedRevision
 from conch.core.findings import first_finding
 from conch.core.observed import (
@@ -117,7 +117,7 @@ def test_an_unreadable_spec_names_its_field_and_says_that_nothing_is_touched() -
 
 def test_a_source_off_the_list_names_the_field_and_the_setting() -> None:
     finding = find(policy=SourcePolicy(allowed_hosts=()))
-    words = ("model.source.uri", "models.example", "policy.sources.allowedHosts")
+    words = ("model.source", "models.example", "policy.sources.allowedHosts")
     expect(finding, Severity.STALLED, Reason.SOURCE_NOT_ALLOWED, *words)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from conch.api.assignment import AgentPhase
 from conch.api.reasons import Reason
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core.observed import ObservedContainer
 from conch.core.situation import Severity

@@ -10,7 +10,7 @@ import pytest
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.api.status import ConditionType
 from conch.core.actions import Apply, Delete, EnsureAdminKey
 from conch.core.observed import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.triton.allowed import settle_backend
 from conch.triton.config_pbtxt import parse_config
 from conch.triton.errors import InvalidModelError, ModelNotAllowedError

@@ -6,7 +6,9 @@ question is asked again, and an answer that is already true leads to no action.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from conch.api.assignment import AgentPhase, Assignment
 from conch.api.reasons import Reason
@@ -23,13 +25,20 @@ class Wanted:
     fetch_key: str
     layout_key: str
 
+    @property
+    def expected_digest(self) -> str | None:
+        """The digest of the files that may be loaded; None as long as nobody knows it."""
+        pin = self.assignment.pin
+        return self.assignment.source.digest or (pin.digest if pin else None)
+
     @classmethod
     def of(cls, assignment: Assignment) -> "Wanted":
-        """Keys leave out what does not change the result: the revision's name, and the policy.
+        """Keys leave out what does not change the result: the revision's name, credentials, the pin and the policy.
 
         A policy that becomes stricter takes no model away that serves: it holds at the next fetch and the next load.
         """
-        fetch_key = _key(assignment.uri, assignment.digest)
+        source = assignment.source
+        fetch_key = _key(source.uri, source.digest, source.endpoint, source.region, source.path_style)
         config = assignment.config.to_wire()
         parts = (LAYOUT_FORMAT, fetch_key, assignment.name, assignment.version, assignment.format.value, config)
         return cls(assignment=assignment, fetch_key=fetch_key, layout_key=_key(*parts))
@@ -39,8 +48,8 @@ class Wanted:
 class Disk:
     """What the volume holds, whole and verified."""
 
-    fetched: frozenset[str] = frozenset()
-    """Keys of fetched trees."""
+    fetched: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Key -> digest of fetched trees."""
     layouts: tuple[tuple[str, str], ...] = ()
     """(model name, layout key) of the repository's models."""
 
@@ -134,15 +143,24 @@ def next_step(*, wanted: Wanted | None, disk: Disk, server: Server, failure: Fai
         if stray := next((v.name for v in server.versions if v.name != name and v.state == "READY"), None):
             return Unload(name=stray)
         loading = any(v.name != name for v in server.versions)
-        if not loading and (disk.fetched - {wanted.fetch_key} or any(n != name for n, _ in disk.layouts)):
+        if not loading and (disk.fetched.keys() - {wanted.fetch_key} or any(n != name for n, _ in disk.layouts)):
             return CleanUp(wanted=wanted)
         return Idle(phase=AgentPhase.READY)
     if failure is not None and now < failure.retry_at:
         return Idle(phase=AgentPhase.FAILED, message=failure.message)
     if failure is not None and failure.refetch:
         return Fetch(wanted=wanted)
+    digest = disk.fetched.get(wanted.fetch_key)
+    if digest is None:
+        return Fetch(wanted=wanted)
+    expected = wanted.expected_digest
+    if expected is None:
+        return Idle(phase=AgentPhase.FETCHED, message="waiting for the operator to pin what was fetched")
+    if digest != expected:
+        # Other bytes than the other replicas': perhaps the store has the right ones by now.
+        return Fetch(wanted=wanted)
     if (name, wanted.layout_key) not in disk.layouts:
-        return LayOut(wanted=wanted) if wanted.fetch_key in disk.fetched else Fetch(wanted=wanted)
+        return LayOut(wanted=wanted)
     if not server.live:
         return Idle(phase=AgentPhase.LOADING, message="waiting for Triton to start")
     if any(v.name == name and v.state == "LOADING" for v in server.versions):

@@ -13,20 +13,18 @@ from aiohttp.abc import AbstractResolver
 
 from conch.agent.assignment_file import AssignmentFile
 from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step
-from conch.agent.reporting import agent_log, make_report, phase_of
+from conch.agent.reporting import FetchMeter, agent_log, make_report, phase_of
 from conch.agent.server import serve
 from conch.agent.settings import AgentSettings
-from conch.agent.steps import StepError, Steps
+from conch.agent.steps import REFETCH_BYTES_MOST, StepError, Steps
 from conch.agent.volume import Volume
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin
 from conch.api.reasons import Reason
-from conch.store import in_thread, without_query
+from conch.store import Progress, in_thread, without_query
 from conch.triton.client import TritonClient
 
 RETRY_FIRST_SECONDS = 2.0
 RETRY_MOST_SECONDS = 30.0
-REFETCH_BYTES_MOST = 64 << 20
-"""A model that cannot be served is fetched anew on each retry up to this size, unless its digest pins it."""
 _FAULTS_OF_THE_MODEL = (Reason.INVALID_MODEL, Reason.MODEL_LOAD_FAILED)
 
 
@@ -40,7 +38,7 @@ async def run(settings: AgentSettings, *, resolver: AbstractResolver | None = No
     with _signals(loop, stop):
         async with TritonClient(settings.triton_address, settings.admin_key) as triton:
             agent = Agent(settings, volume, triton, resolver)
-            runner = await serve(settings, agent.report)
+            runner = await serve(settings, agent.report, agent.take_pin)
             try:
                 await in_thread(lambda _checkpoint: volume.prepare())
                 work = asyncio.ensure_future(agent.work())
@@ -71,21 +69,29 @@ class Agent:
     ) -> None:
         self._settings = settings
         self._volume = volume
-        self._steps = Steps(settings, volume, triton, self._progress, resolver)
+        self._steps = Steps(settings, volume, triton, self._begin_fetch, resolver)
         self._file = AssignmentFile(settings.assignment_file)
         self._clock = clock
         self._log = agent_log()
         self._failure: Failure | None = None
         self._wanted: Wanted | None = None
-        self._fetched: tuple[int, int | None] = (0, None)
+        self._read: Assignment | None = None
+        self._pin: Pin | None = None
+        self._fetching = FetchMeter(clock)
         self._report = AgentReport(phase=AgentPhase.STARTING)
 
     def report(self) -> AgentReport:
         """What the operator is told."""
-        bytes_now, total = self._fetched
         if self._report.phase is AgentPhase.FETCHING:
-            return self._report.model_copy(update={"fetched_bytes": bytes_now, "total_bytes": total})
+            return self._report.model_copy(update=self._fetching.fields())
         return self._report
+
+    def take_pin(self, pin: Pin) -> None:
+        """The operator says which files this revision has, sooner than the kubelet brings the assignment that says it.
+
+        It holds until the assignment's file changes, which then says the same or better.
+        """
+        self._pin = pin
 
     async def work(self) -> None:
         """Look, decide, act, for ever."""
@@ -106,17 +112,22 @@ class Agent:
         """Take what the file says; a changed assignment starts with a clean slate. Returns a problem with the file."""
         read = self._file.read()
         current = self._wanted.assignment if self._wanted else None
+        if read.assignment != self._read:
+            self._read, self._pin = read.assignment, None
         # Without a file the last assignment stays: a mount that is gone for a moment must not stop the serving.
-        if read.assignment is not None and read.assignment != current:
-            self._wanted = Wanted.of(read.assignment)
+        given = read.assignment or current
+        if given is not None and self._pin is not None:
+            given = given.model_copy(update={"pin": self._pin})
+        if given is not None and given != current:
+            self._wanted = Wanted.of(given)
             self._failure = None
-            self._fetched = (0, None)
             self._log.info(
                 "assigned",
-                revision=read.assignment.revision,
-                model=read.assignment.name,
-                version=read.assignment.version,
-                uri=without_query(read.assignment.uri),
+                revision=given.revision,
+                model=given.name,
+                version=given.version,
+                uri=without_query(given.source.uri),
+                digest=self._wanted.expected_digest,
             )
         return read.problem
 
@@ -147,8 +158,13 @@ class Agent:
                 await asyncio.wait([task])
 
     def _assignment_changed(self) -> bool:
+        """A pin alone stops nothing: most likely it is of what is on its way."""
         read = self._file.read()
-        return bool(read.assignment and self._wanted and read.assignment != self._wanted.assignment)
+        if read.assignment is None or self._wanted is None:
+            return False
+        return read.assignment.model_copy(update={"pin": None}) != self._wanted.assignment.model_copy(
+            update={"pin": None}
+        )
 
     def _failed(self, step: Step, reason: Reason, message: str) -> None:
         attempts = self._failure.attempts + 1 if self._failure else 1
@@ -168,7 +184,7 @@ class Agent:
 
     def _may_be_repaired(self, reason: Reason) -> bool:
         """Whether other files may lie at the source by now that would do better."""
-        if self._wanted is None or self._wanted.assignment.digest or reason not in _FAULTS_OF_THE_MODEL:
+        if self._wanted is None or self._wanted.assignment.source.digest or reason not in _FAULTS_OF_THE_MODEL:
             return False
         record = self._volume.record(self._wanted.fetch_key)
         return record is not None and record.bytes <= REFETCH_BYTES_MOST
@@ -181,7 +197,7 @@ class Agent:
             wanted=wanted,
             failure=self._failure,
             record=self._volume.record(wanted.fetch_key) if wanted else None,
-            fetched=self._fetched,
+            fetched=self._fetching.fields(),
         )
         if problem and report.phase is not AgentPhase.READY:
             report = report.model_copy(
@@ -191,8 +207,9 @@ class Agent:
             self._log.info("phase", phase=report.phase.value, revision=report.revision)
         self._report = report
 
-    def _progress(self, done: int, total: int | None) -> None:
-        self._fetched = (done, total)
+    def _begin_fetch(self) -> Progress:
+        self._fetching = FetchMeter(self._clock)
+        return self._fetching.progress
 
     def _pause(self, server: Server) -> float:
         """Until the next look: the poll interval, a fifth of it while Triton starts, or a failure's retry if sooner."""

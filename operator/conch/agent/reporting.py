@@ -1,5 +1,6 @@
 """What the agent says of itself, to the operator and to its log."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -7,6 +8,7 @@ import structlog
 from conch.agent.decide import CleanUp, Failure, Fetch, Idle, LayOut, Load, Step, Unload, Wanted
 from conch.agent.volume import Record
 from conch.api.assignment import AgentPhase, AgentReport
+from conch.store import Progress
 
 MESSAGE_MOST = 2048
 
@@ -24,18 +26,38 @@ def phase_of(step: Step) -> AgentPhase:
             return AgentPhase.READY
 
 
+class FetchMeter:
+    """How far and how fast one fetch is."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.progress = Progress()
+        self._clock = clock
+        self._began = clock()
+
+    def fields(self) -> Mapping[str, int | None]:
+        """Fields of a report."""
+        progress, seconds = self.progress, self._clock() - self._began
+        return {
+            "fetched_bytes": progress.bytes,
+            "total_bytes": progress.total_bytes,
+            "files": progress.files,
+            "bytes_per_second": int(progress.bytes / seconds) if seconds > 0 else 0,
+        }
+
+
 def make_report(
     *,
     step: Step,
     wanted: Wanted | None,
     failure: Failure | None,
     record: Record | None,
-    fetched: tuple[int, int | None],
+    fetched: Mapping[str, int | None],
 ) -> AgentReport:
     """The report while `step` is done. A failure stays visible through its retries, until the model serves."""
     phase = phase_of(step)
     failed = failure if phase is not AgentPhase.READY else None
-    done, total = (record.bytes, record.bytes) if record else fetched
+    if record:
+        fetched = {"fetched_bytes": record.bytes, "total_bytes": record.bytes}
     message = failed.message if failed else step.message if isinstance(step, Idle) else ""
     return AgentReport(
         phase=AgentPhase.FAILED if failed else phase,
@@ -43,8 +65,9 @@ def make_report(
         reason=failed.reason if failed else None,
         message=_bounded(message),
         digest=record.digest if record else None,
-        fetched_bytes=done,
-        total_bytes=total,
+        resolved=record.resolved if record else "",
+        pin=wanted.assignment.pin if wanted else None,
+        **fetched,
     )
 
 

@@ -4,14 +4,17 @@ import hmac
 from collections.abc import Callable
 
 from aiohttp import web
+from pydantic import ValidationError
 
 from conch.agent.settings import AgentSettings
 from conch.api import names
-from conch.api.assignment import AgentReport
+from conch.api.assignment import AgentReport, Pin, PinOrder
 
 
-def make_application(settings: AgentSettings, report: Callable[[], AgentReport]) -> web.Application:
-    """`GET /status` (with the key derived from the admin key) and `GET /healthz` (open)."""
+def make_application(
+    settings: AgentSettings, report: Callable[[], AgentReport], take_pin: Callable[[Pin], None]
+) -> web.Application:
+    """`GET /status` (with the key derived from the admin key), `PUT /pin` (with its code) and `GET /healthz` (open)."""
     expected = f"Bearer {names.status_key(settings.admin_key)}".encode()
 
     async def status(request: web.Request) -> web.Response:
@@ -20,19 +23,34 @@ def make_application(settings: AgentSettings, report: Callable[[], AgentReport])
             return web.Response(status=401, text="the status key is needed: Authorization: Bearer KEY\n")
         return web.json_response(text=report().model_dump_json(by_alias=True, exclude_none=True))
 
+    async def pin(request: web.Request) -> web.Response:
+        try:
+            order = PinOrder.model_validate_json(await request.read())
+        except ValidationError:
+            return web.Response(status=400, text="this is no pin\n")
+        code = names.pin_code(settings.admin_key, order.revision, order.pin.digest, order.pin.resolved)
+        if not hmac.compare_digest(order.code.encode(), code.encode()):
+            return web.Response(status=401, text="the pin's code is not this object's\n")
+        if order.revision != report().revision:
+            return web.Response(status=409, text=f"this pod is assigned revision {report().revision}\n")
+        take_pin(order.pin)
+        return web.Response(status=204)
+
     async def healthz(_request: web.Request) -> web.Response:
         if settings.repository.is_dir():
             return web.Response(text="ok\n")
         return web.Response(status=503, text="the model repository is not there yet\n")
 
-    application = web.Application(client_max_size=1024)
-    application.add_routes([web.get("/status", status), web.get("/healthz", healthz)])
+    application = web.Application(client_max_size=4096)
+    application.add_routes([web.get("/status", status), web.put("/pin", pin), web.get("/healthz", healthz)])
     return application
 
 
-async def serve(settings: AgentSettings, report: Callable[[], AgentReport]) -> web.AppRunner:
+async def serve(
+    settings: AgentSettings, report: Callable[[], AgentReport], take_pin: Callable[[Pin], None]
+) -> web.AppRunner:
     """Start to listen; the caller cleans the runner up."""
-    runner = web.AppRunner(make_application(settings, report), access_log=None, shutdown_timeout=0.2)
+    runner = web.AppRunner(make_application(settings, report, take_pin), access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
     return runner

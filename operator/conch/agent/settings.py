@@ -17,6 +17,7 @@ class AgentSettings:
     assignment_file: Path = Path(pod.ASSIGNMENT_FOLDER, pod.ASSIGNMENT_FILE)
     model_folder: Path = Path(pod.MODEL_FOLDER)
     claim_folder: Path = Path(pod.SOURCE_CLAIM_FOLDER)
+    credentials_folder: Path = Path(pod.CREDENTIALS_FOLDER)
     host: str = "0.0.0.0"  # noqa: S104 - the operator and the kubelet's probes come from outside of the pod
     port: int = pod.AGENT_PORT
     triton_address: str = f"127.0.0.1:{pod.GRPC_PORT}"
@@ -37,6 +38,7 @@ class AgentSettings:
             assignment_file=Path(env.get("CONCH_ASSIGNMENT_FILE", defaults.assignment_file)),
             model_folder=Path(env.get("CONCH_MODEL_FOLDER", defaults.model_folder)),
             claim_folder=Path(env.get("CONCH_CLAIM_FOLDER", defaults.claim_folder)),
+            credentials_folder=Path(env.get("CONCH_CREDENTIALS_FOLDER", defaults.credentials_folder)),
             host=env.get("CONCH_AGENT_HOST", defaults.host),
             port=int(env.get("CONCH_AGENT_PORT", defaults.port)),
             triton_address=env.get("CONCH_TRITON_ADDRESS", defaults.triton_address),

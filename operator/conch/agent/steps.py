@@ -1,18 +1,23 @@
 """The hands of the agent: each step of decide.py carried out, with errors in the API's words."""
 
 import asyncio
+import re
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from aiohttp.abc import AbstractResolver
 
 from conch.agent.decide import CleanUp, Fetch, Idle, LayOut, Load, LoadedVersion, Server, Step, Unload, Wanted, serves
 from conch.agent.settings import AgentSettings
-from conch.agent.volume import Volume
+from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment
 from conch.api.reasons import Reason
-from conch.store import Request, StoreError, fetch, in_thread
+from conch.store import Progress, Request, StoreError, fetch, in_thread, tree_digest, without_query
+from conch.store.sources.claim import fingerprint
+from conch.store.threads import Checkpoint
 from conch.triton.allowed import settle_backend
 from conch.triton.client import TritonClient
 from conch.triton.config_pbtxt import (
@@ -27,8 +32,15 @@ from conch.triton.layout import CONFIG, DEFAULT_ONNX, Found, find_model, make_la
 from conch.triton.onnx_config import onnx_config
 from conch.triton.onnx_signature import read_signature
 
-Progress = Callable[[int, int | None], None]
+_OUT_OF_GPU_MEMORY: Final = re.compile(
+    r"CUDA(?: error:)? out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUDA failure 2\b"
+    r"|OutOfMemory|Failed to allocate memory for requested buffer|unable to allocate [a-z ]*GPU memory",
+    re.IGNORECASE,
+)
+"""What CUDA, onnxruntime, TensorRT and PyTorch say when the GPU is full; Triton hands it on."""
 CONFIG_BYTES_MOST = 4 << 20
+REFETCH_BYTES_MOST = 64 << 20
+"""Up to this size a model is fetched anew where only that tells whether its source was mended."""
 _INTERESTING = ("READY", "LOADING", "UNLOADING")
 
 
@@ -49,7 +61,7 @@ class Steps:
         settings: AgentSettings,
         volume: Volume,
         triton: TritonClient,
-        progress: Progress,
+        progress: Callable[[], Progress],
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._settings = settings
@@ -106,7 +118,7 @@ class Steps:
         except ModelNotAllowedError as error:
             raise StepError(Reason.MODEL_NOT_ALLOWED, str(error)) from error
         except TritonRefusedError as error:
-            raise StepError(Reason.MODEL_LOAD_FAILED, str(error)) from error
+            raise StepError(*_load_failure(str(error))) from error
         except TritonUnavailableError:
             pass  # the next observation says so, and what to do follows from that
         except OSError as error:
@@ -116,25 +128,67 @@ class Steps:
             ) from error
 
     async def _fetch(self, wanted: Wanted) -> None:
-        assignment = wanted.assignment
+        assignment, key = wanted.assignment, wanted.fetch_key
+        before = self._volume.untrusted(key)
+        if before is not None and await in_thread(self._verifier(wanted, before)):
+            return
+        known = self._volume.record(key)
+        if known is not None and await in_thread(lambda _checkpoint: self._is_as_before(wanted, known)):
+            raise _source_changed(wanted, known)
         request = Request(
-            uri=assignment.uri,
-            digest=assignment.digest,
+            source=assignment.source,
             policy=assignment.source_policy,
             claim_mount=self._settings.claim_folder,
+            credentials_folder=self._settings.credentials_folder,
             limit_bytes=self._settings.limit_bytes,
-            progress=self._progress,
+            progress=self._progress(),
+            pinned=assignment.pin.resolved if assignment.pin else "",
+            known=known.resolved if known else "",
         )
         with self._volume.scratch() as folder:
-            _, digest = await fetch(request, folder, resolver=self._resolver)
-            await in_thread(lambda _checkpoint: self._keep(wanted, folder, digest))
+            fetched = await fetch(request, self._volume.partial(key), folder, resolver=self._resolver)
+            if fetched is not None:
+                await in_thread(lambda _checkpoint: self._keep(wanted, folder, Record(**asdict(fetched))))
+        record = self._volume.record(key)
+        if record is not None and assignment.pin is not None and record.digest != assignment.pin.digest:
+            raise _source_changed(wanted, record)
 
-    def _keep(self, wanted: Wanted, folder: Path, digest: str) -> None:
+    def _is_as_before(self, wanted: Wanted, known: Record) -> bool:
+        """Whether other files than the pinned ones were fetched, and fetching them again would be for nothing.
+
+        Where the store tells nothing of its files' versions, a large model is not fetched again and again.
+        """
+        if wanted.assignment.pin is None or known.digest == wanted.assignment.pin.digest:
+            return False
+        if known.fingerprint:
+            with suppress(OSError):
+                return fingerprint(self._volume.tree(wanted.fetch_key)) == known.fingerprint
+        return not known.resolved and known.bytes > REFETCH_BYTES_MOST
+
+    def _verifier(self, wanted: Wanted, before: Record) -> Callable[[Checkpoint], bool]:
+        """The machine has started since: whether the tree outlived that, told by its bytes."""
+
+        def work(checkpoint: Checkpoint) -> bool:
+            key = wanted.fetch_key
+            try:
+                digest = tree_digest(self._volume.tree(key), checkpoint)
+            except StoreError:
+                digest = ""
+            if digest == before.digest:
+                self._volume.trust(key, before)
+                return True
+            self._volume.forget(key)
+            return False
+
+        return work
+
+    def _keep(self, wanted: Wanted, folder: Path, record: Record) -> None:
         before = self._volume.record(wanted.fetch_key)
-        if before is not None and before.digest == digest:
+        if before is not None and before.digest == record.digest and not record.fingerprint:
+            self._volume.trust(wanted.fetch_key, record)
             return
         self._volume.drop_layout(wanted.layout_key)
-        self._volume.keep_fetched(wanted.fetch_key, folder, digest)
+        self._volume.keep_fetched(wanted.fetch_key, folder, record)
 
     def _lay_out(self, wanted: Wanted) -> None:
         assignment = wanted.assignment
@@ -159,7 +213,25 @@ class Steps:
         config = parse_config((model / CONFIG).read_text())
         settle_backend(config, read_tree(model).files - {CONFIG}, assignment.source_policy)
 
+    def _check_in_place(self, wanted: Wanted) -> None:
+        """Files that were left on their claim may have been written to since they were verified."""
+        record = self._volume.record(wanted.fetch_key)
+        if record is None or not record.fingerprint:
+            return
+        try:
+            now = fingerprint(self._volume.tree(wanted.fetch_key))
+        except OSError:
+            now = ""
+        if now != record.fingerprint:
+            self._volume.drop_layout(wanted.layout_key)
+            self._volume.forget(wanted.fetch_key)
+            raise StepError(
+                Reason.SOURCE_CHANGED,
+                "the files on the claim were changed after they were verified; they are verified anew",
+            )
+
     async def _load(self, wanted: Wanted) -> None:
+        await in_thread(lambda _checkpoint: self._check_in_place(wanted))
         await in_thread(lambda _checkpoint: self._check_backend(wanted.assignment))
         name, version = wanted.assignment.name, wanted.assignment.version
         try:
@@ -176,6 +248,32 @@ class Steps:
                 Reason.MODEL_LOAD_FAILED,
                 f"Triton took the load of {name!r}, but version {version} does not serve: it {state}",
             )
+
+
+def _load_failure(said: str) -> tuple[Reason, str]:
+    """Why Triton refused, in its own words; being out of GPU memory has its own remedy."""
+    if _OUT_OF_GPU_MEMORY.search(said):
+        return (
+            Reason.OUT_OF_GPU_MEMORY,
+            f"{said.rstrip('. ')}. Use a GPU with more memory (gpu.products, gpu.resource), fewer instances, or a "
+            "smaller model",
+        )
+    return Reason.MODEL_LOAD_FAILED, said
+
+
+def _source_changed(wanted: Wanted, record: Record) -> StepError:
+    pin = wanted.assignment.pin
+    before = _known_as(pin.digest, pin.resolved) if pin else "something else"
+    return StepError(
+        Reason.SOURCE_CHANGED,
+        f"{without_query(wanted.assignment.source.uri)} has changed since this revision was first fetched: then it was "
+        f"{before}, now it is {_known_as(record.digest, record.resolved)}. Restore it, or give spec.model another "
+        "version, source or digest to serve what is there now",
+    )
+
+
+def _known_as(digest: str, resolved: str) -> str:
+    return f"{resolved} ({digest})" if resolved else digest
 
 
 def _author_config(found: Found, root: Path, assignment: Assignment) -> object:

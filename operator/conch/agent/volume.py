@@ -1,25 +1,30 @@
 """The model volume: what is on it is whole, or it is in the temporary folder.
 
     tmp/                      work in progress; emptied at every start
-    fetched/<key>/tree/...    a verified artefact;  fetched/<key>/record.json  its digest
+    partial/<key>/...         what has arrived of an artefact; a restart goes on from it
+    fetched/<key>/tree/...    a verified artefact;  fetched/<key>/record.json  what is known of it
     repository/<name>/...     what Triton sees;     repository/<name>/.conch-layout  which layout it is
 
-Everything is made below tmp/, synced, and renamed into place: a rename is all or nothing, also through a power cut.
+Everything is made below tmp/ and renamed into place, which is all or nothing for whoever looks. Nothing is synced: a
+machine that crashed may have lost any of it, so what was written before its last start is verified anew.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from conch.agent.decide import Disk
 
-_LAYOUT_MARK = ".conch-layout"
-_RECORD = "record.json"
+_LAYOUT_MARK: Final = ".conch-layout"
+_RECORD: Final = "record.json"
+_BOOT: Final = "boot"
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,27 +33,46 @@ class Record:
 
     digest: str
     bytes: int
+    resolved: str = ""
+    fingerprint: str = ""
+    """Of files that are not on the volume but linked to."""
 
 
 class Volume:
     """The folders of one model volume."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, boot: str | None = None) -> None:
+        """`boot` names the machine's present start; default: as the kernel does."""
         self._temporary = folder / "tmp"
+        self._partial = folder / "partial"
         self._fetched = folder / "fetched"
         self.repository = folder / "repository"
+        self._boot = boot if boot is not None else _BOOT_ID.read_text().strip()
 
     def prepare(self) -> None:
-        """Make the folders and remove what an interrupted run left. The repository comes last: it lets Triton start."""
+        """Make the folders and remove what cannot be trusted. The repository comes last: it lets Triton start."""
         shutil.rmtree(self._temporary, ignore_errors=True)
-        for folder in (self._temporary, self._fetched, self.repository):
+        for folder in (self._temporary, self._partial, self._fetched, self.repository):
             folder.mkdir(parents=True, exist_ok=True)
+        mark = self._partial / _BOOT
+        if not mark.exists() or mark.read_text() != self._boot:
+            for entry in (*self._partial.iterdir(), *self.repository.iterdir()):
+                self._remove(entry)
+            mark.write_text(self._boot)
 
     def disk(self) -> Disk:
-        """What is there."""
+        """What is there and can be trusted."""
         layouts = ((mark.parent.name, mark.read_text()) for mark in self.repository.glob(f"*/{_LAYOUT_MARK}"))
-        fetched = (record.parent.name for record in self._fetched.glob(f"*/{_RECORD}"))
-        return Disk(fetched=frozenset(fetched), layouts=tuple(sorted(layouts)))
+        fetched = {}
+        for path in self._fetched.glob(f"*/{_RECORD}"):
+            record = self.record(path.parent.name)
+            if record is not None:
+                fetched[path.parent.name] = record.digest
+        return Disk(fetched=MappingProxyType(fetched), layouts=tuple(sorted(layouts)))
+
+    def partial(self, key: str) -> Path:
+        """Where a fetch keeps what has arrived."""
+        return self._partial / key
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -60,23 +84,44 @@ class Volume:
             shutil.rmtree(folder, ignore_errors=True)
 
     def record(self, key: str) -> Record | None:
-        """The record of a fetched tree."""
+        """The record of a fetched tree that was verified since the machine started."""
+        boot, record = self._read(key)
+        return record if boot == self._boot else None
+
+    def untrusted(self, key: str) -> Record | None:
+        """The record of a tree that was verified before the machine last started."""
+        boot, record = self._read(key)
+        return record if record is not None and boot != self._boot and not record.fingerprint else None
+
+    def trust(self, key: str, record: Record) -> None:
+        """The tree was verified anew."""
+        self._write(self._fetched / key, record)
+
+    def forget(self, key: str) -> None:
+        """Remove a fetched tree that is not what its record says."""
+        if (self._fetched / key).exists():
+            self._remove(self._fetched / key)
+
+    def _read(self, key: str) -> tuple[str, Record | None]:
         try:
-            return Record(**json.loads((self._fetched / key / _RECORD).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+            fields = json.loads((self._fetched / key / _RECORD).read_text())
+            return fields.pop(_BOOT), Record(**fields)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            return "", None
+
+    def _write(self, folder: Path, record: Record) -> None:
+        fresh = folder / f"{_RECORD}.new"
+        fresh.write_text(json.dumps({**asdict(record), _BOOT: self._boot}))
+        fresh.rename(folder / _RECORD)
 
     def tree(self, key: str) -> Path:
         """Where a fetched tree's files are."""
         return self._fetched / key / "tree"
 
-    def keep_fetched(self, key: str, folder: Path, digest: str) -> Record:
-        """Move a scratch folder with a verified `tree` into place, with its record. Blocks on the disk."""
-        size = sum(file.stat().st_size for file in (folder / "tree").rglob("*") if file.is_file())
-        record = Record(digest=digest, bytes=size)
-        (folder / _RECORD).write_text(json.dumps({"digest": digest, "bytes": size}))
+    def keep_fetched(self, key: str, folder: Path, record: Record) -> None:
+        """Move a scratch folder with a verified `tree` into place, with its record."""
+        self._write(folder, record)
         self._place(folder, self._fetched / key)
-        return record
 
     def drop_layout(self, key: str) -> None:
         """Remove what was laid out from a tree that is about to be replaced."""
@@ -85,40 +130,23 @@ class Volume:
                 self._remove(self.repository / name)
 
     def keep_layout(self, key: str, folder: Path, name: str) -> None:
-        """Move a scratch folder into the repository as the model `name`, in place of what is there. Blocks."""
+        """Move a scratch folder into the repository as the model `name`, in place of what is there."""
         (folder / _LAYOUT_MARK).write_text(key)
         self._place(folder, self.repository / name)
 
     def clean_up(self, *, fetched: str, model: str) -> None:
-        """Remove every fetched tree and every model but these."""
-        for entry in (*self._fetched.iterdir(), *self.repository.iterdir()):
-            if entry.name != (fetched if entry.parent == self._fetched else model):
+        """Remove every fetched tree and every model but these, and whatever arrived in part."""
+        for entry in (*self._fetched.iterdir(), *self.repository.iterdir(), *self._partial.iterdir()):
+            if entry.name not in (fetched if entry.parent == self._fetched else model, _BOOT):
                 self._remove(entry)
 
     def _place(self, folder: Path, target: Path) -> None:
-        _sync(folder)
         if target.exists():
             self._remove(target)
         folder.rename(target)
-        _sync_one(target.parent)
 
     def _remove(self, entry: Path) -> None:
         # Renamed away first: half a model must never be seen in the repository.
         doomed = Path(tempfile.mkdtemp(dir=self._temporary))
         entry.rename(doomed / entry.name)
         shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for parent, _, files in os.walk(folder, topdown=False):
-        for file in files:
-            _sync_one(Path(parent, file))
-        _sync_one(Path(parent))
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

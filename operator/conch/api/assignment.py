@@ -7,14 +7,32 @@ The operator writes the assignment into a ConfigMap that the kubelet mounts into
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from conch.api.model import ModelConfig, ModelFormat
+from conch.api.model import ModelConfig, ModelFormat, ModelSource
 from conch.api.reasons import Reason
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.api.types import ApiModel, Digest, Message, ShortText
 
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
+Resolved = Annotated[str, Field(max_length=256)]
+"""What a source's name stood for when it was fetched, in the store's words: a commit, a manifest digest, an ETag."""
+
+
+class Pin(ApiModel, extra="ignore"):
+    """The files that every pod of a revision must have: those its first pod fetched, or those that were declared."""
+
+    digest: Digest
+    resolved: Resolved = ""
+
+
+class PinOrder(ApiModel, extra="ignore"):
+    """How the operator tells an agent a pin, sooner than the kubelet brings the assignment with it."""
+
+    revision: ShortText
+    pin: Pin
+    code: Annotated[str, Field(max_length=64)]
+    """See `names.pin_code`."""
 
 
 class Assignment(ApiModel, extra="ignore"):
@@ -27,20 +45,26 @@ class Assignment(ApiModel, extra="ignore"):
     revision: ShortText
     name: ShortText
     version: Annotated[int, Field(ge=1)]
-    uri: Annotated[str, Field(max_length=2048)]
-    digest: Digest | None = None
+    source: ModelSource
+    pin: Pin | None = None
+    """Nothing is loaded before it is there and matches."""
     format: ModelFormat = ModelFormat.AUTO
     config: ModelConfig = ModelConfig()
     source_policy: SourcePolicy = SourcePolicy()
 
-    @field_validator("source_policy", mode="before")
+    @field_validator("source", "config", "source_policy", mode="before")
     @classmethod
-    def _of_any_version(cls, policy: object) -> object:
-        """The operator writes today's policy, whatever the age of the agent."""
-        if not isinstance(policy, dict):
-            return policy
-        known = {field.alias for field in SourcePolicy.model_fields.values()}
-        return {key: value for key, value in policy.items() if key in known}
+    def _of_any_version(cls, part: object, info: ValidationInfo) -> object:
+        """The operator writes today's types, whatever the age of the agent."""
+        if not isinstance(part, dict):
+            return part
+        types: dict[str | None, type[ApiModel]] = {
+            "source": ModelSource,
+            "config": ModelConfig,
+            "source_policy": SourcePolicy,
+        }
+        known = {field.alias for field in types[info.field_name].model_fields.values()}
+        return {key: value for key, value in part.items() if key in known}
 
 
 class AgentPhase(StrEnum):
@@ -48,6 +72,8 @@ class AgentPhase(StrEnum):
 
     STARTING = "Starting"
     FETCHING = "Fetching"
+    FETCHED = "Fetched"
+    """The files are there; they are loaded once the operator has pinned them."""
     LOADING = "Loading"
     READY = "Ready"
     FAILED = "Failed"
@@ -61,5 +87,10 @@ class AgentReport(ApiModel, extra="ignore"):
     reason: Reason | None = None
     message: Message = ""
     digest: Digest | None = None
+    resolved: Resolved = ""
+    pin: Pin | None = None
+    """The pin that the agent knows of."""
     fetched_bytes: Bytes = 0
     total_bytes: Bytes | None = None
+    files: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    bytes_per_second: Bytes = 0

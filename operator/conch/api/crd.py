@@ -4,6 +4,7 @@ A structural schema is stricter than JSON schema: no `$ref`, no `anyOf` with nul
 cost limit makes bounds on every string, list, map and number a must. What is unbounded is a bug and raises.
 """
 
+from copy import deepcopy
 from typing import Any
 
 from conch.api import names
@@ -169,7 +170,8 @@ def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         node = {**_resolved(only, definitions), **node}
     if "$ref" in node:
         name = node.pop("$ref").removeprefix("#/$defs/")
-        node = {**_resolved(definitions[name], definitions), **node}
+        # A copy, because a list that is in two places becomes an anchor in YAML.
+        node = {**_resolved(deepcopy(definitions[name]), definitions), **node}
     node.pop("$defs", None)
     if "exclusiveMinimum" in node:
         raise UnboundedSchemaError("use ge= and le=; structural schemas know exclusive bounds only as flags")

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
+from conch.api import source
 from conch.api.cel import Rule, rules
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
@@ -20,12 +21,48 @@ ROOT_RULES: Final = (
     ),
 )
 
-SPEC_RULES: Final = (
+_URI: Final = "self.model.source.uri"
+
+
+def _has_scheme(*schemes: str) -> str:
+    return "({})".format(" || ".join(f"{_URI}.startsWith('{scheme}://')" for scheme in schemes))
+
+
+# What parse_source_uri refuses, in its words; not at the URI itself, because the API server's answer would repeat it.
+_SOURCE_RULES: Final = (
+    Rule(rule=_has_scheme(*source.URI_PATTERNS), message=f"model.source.uri: {source.NO_SCHEME}"),
+    Rule(rule=f"!{_URI}.matches(r'{source.CONTROL_PATTERN}')", message=f"model.source.uri: {source.CONTROL}"),
+    Rule(rule=f"!{_URI}.matches('^{source.CREDENTIALS_PATTERN}')", message=f"model.source.uri: {source.CREDENTIALS}"),
+    *(
+        Rule(
+            rule=f"!{_has_scheme(scheme)} || {_URI}.matches(r'^{pattern}$')",
+            message=f"model.source.uri: {source.wrong_form(scheme)}",
+        )
+        for scheme, pattern in source.URI_PATTERNS.items()
+    ),
     Rule(
-        rule="self.model.source.uri.matches('^(https?://([^][/?#@:]+|[[][0-9a-fA-F:.]+[]])(:[0-9]*)?([/?].*)?"
-        "|pvc://[a-z0-9.-]+(/[^/?#]+)+/?)$') && !self.model.source.uri.matches('^pvc://.*/[.][.]?(/|$)')",
-        message="model.source.uri must be https://HOST/PATH, http://HOST/PATH or pvc://CLAIM/PATH, "
-        "without credentials; a claim's path is plain (no empty part, . or ..)",
+        rule=f"!has(self.model.source.endpoint) || {_has_scheme(*source.WITH_ENDPOINT)}",
+        message=f"model.source.{source.ENDPOINT_ELSEWHERE}",
+    ),
+    Rule(
+        rule=f"!has(self.model.source.endpoint) || self.model.source.endpoint.matches(r'^{source.ENDPOINT_PATTERN}$')",
+        message=f"model.source.{source.ENDPOINT_FORM}",
+    ),
+    Rule(
+        rule=f"!has(self.model.source.region) || {_has_scheme('s3')}",
+        message=f"model.source.{source.REGION_ELSEWHERE}",
+    ),
+    Rule(
+        rule=f"self.model.source.pathStyle || {_has_scheme('s3')}",
+        message=f"model.source.{source.PATH_STYLE_ELSEWHERE}",
+    ),
+)
+
+SPEC_RULES: Final = (
+    *_SOURCE_RULES,
+    Rule(
+        rule="!has(self.model.storage) || quantity(string(self.model.storage.size)).isGreaterThan(quantity('0'))",
+        message="model.storage.size: a volume of 0 holds no model; give its size",
     ),
     Rule(
         rule="!has(self.gpu.products) || self.gpu.products.size() == 0 || self.gpu.count > 0",

@@ -79,3 +79,9 @@ def status_key(admin_key: str) -> str:
     address after that pod, must not be able to use Triton's model control with it.
     """
     return hmac.new(admin_key.encode(), f"{GROUP}/agent-status".encode(), hashlib.sha256).hexdigest()
+
+
+def pin_code(admin_key: str, revision: str, digest: str, resolved: str) -> str:
+    """What proves to an agent that a pin is the operator's: who saw the status key cannot make one."""
+    words = "\0".join((f"{GROUP}/pin", revision, digest, resolved))
+    return hmac.new(admin_key.encode(), words.encode(), hashlib.sha256).hexdigest()

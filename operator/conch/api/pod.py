@@ -16,6 +16,8 @@ MODEL_FOLDER: Final = "/var/lib/conch"
 """One volume: the agent fetches, verifies and lays out on it; Triton mounts it read-only."""
 REPOSITORY_FOLDER: Final = f"{MODEL_FOLDER}/repository"
 SOURCE_CLAIM_FOLDER: Final = "/source"
+"""Where the claim of a pvc:// source lies, in both containers: the agent verifies it, Triton reads it in place."""
+CREDENTIALS_FOLDER: Final = "/etc/conch/source-credentials"
 
 MODEL_BYTES_ENV: Final = "CONCH_MODEL_BYTES_MOST"
 """Size of the model's volume: beyond it the kubelet evicts the pod, so the agent refuses to fill it."""

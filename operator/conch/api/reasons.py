@@ -29,10 +29,12 @@ class Reason(StrEnum):
     SOURCE_NOT_ALLOWED = "SourceNotAllowed"
     SOURCE_UNREACHABLE = "SourceUnreachable"
     SOURCE_TOO_LARGE = "SourceTooLarge"
+    SOURCE_CHANGED = "SourceChanged"
     DIGEST_MISMATCH = "DigestMismatch"
     INVALID_MODEL = "InvalidModel"
     MODEL_NOT_ALLOWED = "ModelNotAllowed"
     MODEL_LOAD_FAILED = "ModelLoadFailed"
+    OUT_OF_GPU_MEMORY = "OutOfGPUMemory"
 
     # The pod.
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -40,6 +42,8 @@ class Reason(StrEnum):
     CONTAINER_CONFIG_ERROR = "ContainerConfigError"
     POD_REFUSED = "PodRefused"
     POD_FAILED = "PodFailed"
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    NODE_LOST = "NodeLost"
     AGENT_UNREACHABLE = "AgentUnreachable"
 
     # The object.

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from conch.api.canonical import quantity
 from conch.api.cel import Rule, rules
-from conch.api.model import Model
+from conch.api.model import Model, SecretReference
 from conch.api.types import ApiModel, DnsName, LabelValue, QualifiedName, Quantity
 
 RESERVED_ENV: Final = (
@@ -154,12 +154,6 @@ class Scheduling(ApiModel):
     ] = ()
     priority_class_name: DnsName | None = None
     runtime_class_name: DnsName | None = None
-
-
-class SecretReference(ApiModel):
-    """A Secret of the object's namespace."""
-
-    name: DnsName
 
 
 class ModelDeploymentSpec(ApiModel):

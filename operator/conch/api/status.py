@@ -48,7 +48,10 @@ class ServedRevision(ApiModel):
     revision: ShortText
     version: Annotated[int, Field(ge=1, le=2**31 - 1)]
     workload: ShortText
-    digest: Annotated[Digest | None, Field(description="Digest of the files that are served.")] = None
+    digest: Annotated[Digest | None, Field(description="Digest of the files that every pod of it must have.")] = None
+    resolved: Annotated[
+        ShortText | None, Field(description="What the source's name stood for when they were fetched.")
+    ] = None
 
 
 class PodCounts(ApiModel):
@@ -61,11 +64,32 @@ class PodCounts(ApiModel):
     failed: Count = 0
 
 
+class PinnedSource(ApiModel):
+    """The files that every pod of the wanted revision must have."""
+
+    resolved: Annotated[
+        ShortText | None, Field(description="What the source's name stood for: a commit, a manifest digest, an ETag.")
+    ] = None
+    digest: Digest
+
+
+class FetchProgress(ApiModel):
+    """How far the pods that fetch the model are; together, and written now and then."""
+
+    percent: Annotated[int | None, Field(ge=0, le=100, description="Unknown where the store tells no size.")] = None
+    bytes: Annotated[int, Field(ge=0, le=2**53)] = 0
+    total_bytes: Annotated[int | None, Field(ge=0, le=2**53)] = None
+    files: Count = 0
+    bytes_per_second: Annotated[int, Field(ge=0, le=2**53)] = 0
+    observed_at: Timestamp
+
+
 class Display(ApiModel):
     """Joined values for kubectl's columns."""
 
     replicas: ShortText = ""
     candidate: ShortText = ""
+    check: Annotated[ShortText, Field(description="The first check that did not pass; see `conch why`.")] = ""
     gpu: ShortText = ""
 
 
@@ -91,6 +115,8 @@ class ModelDeploymentStatus(ApiModel):
     workloads_created: Annotated[
         Count, Field(description="Workloads ever begun; the next one's id is made from it.")
     ] = 0
+    source: PinnedSource | None = None
+    fetch: FetchProgress | None = None
     pods: PodCounts = PodCounts()
     display: Display = Display()
 

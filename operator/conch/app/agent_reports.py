@@ -30,6 +30,8 @@ _CONCURRENT_PER_OBJECT: Final = 16
 _MISSES: Final = 3
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024
 
+_MOVING: Final = ("fetched_bytes", "files", "bytes_per_second")
+
 _ALIVE: Final = ("Pending", "Running")
 
 _log = structlog.get_logger(__name__)
@@ -187,4 +189,4 @@ def _said(answer: Answer) -> tuple[object, ...]:
     report = answer.report
     if report is None:
         return (answer.key_refused, answer.unreachable)
-    return (report.phase, report.revision, report.reason, report.message, report.digest, report.total_bytes)
+    return (*(getattr(report, name) for name in AgentReport.model_fields if name not in _MOVING),)

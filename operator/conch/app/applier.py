@@ -8,8 +8,9 @@ from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
+from conch.app.pin_orders import tell_pin
 from conch.app.projections import CHILD_RESOURCES, controller_of
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey
+from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError
 
@@ -34,6 +35,9 @@ class Applier:
                 await self._ensure_admin_key(action, owner, facts)
             case Delete():
                 await self._delete(action, owner)
+            case TellPin():
+                self._fence()
+                await tell_pin(action, owner, installation_key=self._installation_key)
             case _:
                 assert_never(action)
 

@@ -31,6 +31,8 @@ CHILD_RESOURCES: Final[Mapping[ChildKind, Resource]] = {
 }
 
 _EXIT_MESSAGE_LIMIT: Final = 300
+_TAINT_MANAGER: Final = "DeletionByTaintManager"
+"""What ends pods whose node does not answer for longer than they tolerate."""
 
 
 def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
@@ -95,6 +97,8 @@ def project_pod(live: Mapping[str, Any]) -> ObservedPod:
         ready=conditions.get("Ready", {}).get("status") == "True",
         deleting="deletionTimestamp" in metadata,
         failure=_failure(status),
+        node=live.get("spec", {}).get("nodeName", ""),
+        node_lost=conditions.get("DisruptionTarget", {}).get("reason") == _TAINT_MANAGER,
         scheduled=scheduled.get("status") == "True",
         unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         ip=status.get("podIP", ""),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from conch.api.assignment import Pin
 from conch.core.desired.object import DesiredObject
 from conch.core.observed import ChildId
 
@@ -30,4 +31,14 @@ class Delete:
     resource_version: str
 
 
-Action = Apply | EnsureAdminKey | Delete
+@dataclass(frozen=True, kw_only=True)
+class TellPin:
+    """Tell a pod's agent which files its revision has; the kubelet brings the same with the assignment, only later."""
+
+    pod: str
+    address: str
+    revision: str
+    pin: Pin
+
+
+Action = Apply | EnsureAdminKey | Delete | TellPin

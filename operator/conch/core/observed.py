@@ -126,6 +126,9 @@ class ObservedPod:
     deleting: bool = False
     failure: str = ""
     """Why the node ended it for good (evicted, not admitted)."""
+    node: str = ""
+    node_lost: bool = False
+    """The cluster gave it up because its node does not answer."""
     scheduled: bool = False
     unschedulable_message: str = ""
     ip: str = ""

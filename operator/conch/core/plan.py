@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from conch.api import names
+from conch.api.assignment import AgentPhase
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
-from conch.api.source import parse_source_uri
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey
+from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
 from conch.core.desired.admin_key_secret import admin_key_secret
 from conch.core.desired.assignment import assignment_config_map
 from conch.core.desired.deployment import deployment
@@ -16,7 +17,9 @@ from conch.core.desired.disruption_budget import disruption_budget
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.service import service
 from conch.core.desired.workload_record import new_record, workload_record
+from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
+from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy
 from conch.core.revision import revision_of
 from conch.core.situation import Situation
@@ -37,6 +40,9 @@ class Plan:
     status_first: bool
     actions: tuple[Action, ...] = ()
     requeue_after: timedelta | None = None
+
+
+_WITHOUT_MODEL: Final = (AgentPhase.FETCHING, AgentPhase.FETCHED, AgentPhase.FAILED)
 
 
 def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, now: datetime) -> Plan:
@@ -60,15 +66,27 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
         needed=frozenset(object_.id for object_ in desired),
         unwritten=frozenset(write.desired.id for write in writes),
     )
-    actions: tuple[Action, ...] = () if owner.deleting else (*writes, *_removals(owner, observed, succession, desired))
+    actions: tuple[Action, ...] = (
+        ()
+        if owner.deleting
+        else (*writes, *_removals(owner, observed, succession, desired), *_pin_orders(observed, succession))
+    )
     unwatched = bool(situation.unwritten & (observed.strangers.keys() | observed.refusals.keys()))
     status = render_status(situation, now)
     return Plan(
         status=status,
         status_first=not all(_is_edit(action) for action in actions),
         actions=actions,
-        requeue_after=policy.recheck_after if unwatched else None,
+        requeue_after=_requeue_after(policy, status, unwatched=unwatched),
     )
+
+
+def _requeue_after(policy: InstallationPolicy, status: ModelDeploymentStatus, *, unwatched: bool) -> timedelta | None:
+    """When to look again without a cause: at what cannot be watched, and at how far a fetch is."""
+    waits = [policy.recheck_after] if unwatched else []
+    if status.fetch is not None:
+        waits.append(FETCH_REPORT_INTERVAL)
+    return min(waits, default=None)
 
 
 def _is_edit(action: Action) -> bool:
@@ -112,7 +130,7 @@ def _records(
             and isinstance(owner.spec, ModelDeploymentSpec)
             and served.revision == revision_of(owner.spec)
         ):
-            if policy.source_policy.refusal(parse_source_uri(owner.spec.model.source.uri)):
+            if policy.source_policy.refusal(owner.spec.model.source.place):
                 # Pods would hold GPUs for a model that they may not fetch.
                 continue
             record = new_record(owner, owner.spec, served.revision, served.workload, policy)
@@ -129,11 +147,12 @@ def _desired(
     replicas: int,
 ) -> tuple[DesiredObject, ...]:
     """Every child as it should be, in the order in which they need each other."""
+    pins = {served.workload: pin_of(served) for served in succession.workloads}
     objects: list[DesiredObject] = []
     for record in records:
         objects += [
             workload_record(owner, record),
-            assignment_config_map(owner, record, policy.source_policy),
+            assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload)),
             deployment(owner, record, replicas),
         ]
     if succession.serving:
@@ -141,6 +160,21 @@ def _desired(
     if succession.serving and replicas > 1:
         objects.append(disruption_budget(owner, succession.serving.workload))
     return tuple(objects)
+
+
+def _pin_orders(observed: Observed, succession: Succession) -> list[TellPin]:
+    """For every pod whose agent does not know yet what its revision's files are."""
+    return [
+        TellPin(pod=pod.name, address=pod.ip, revision=served.revision, pin=pin)
+        for served in succession.workloads
+        if (pin := pin_of(served)) is not None
+        for pod in observed.pods_of(served.workload)
+        if pod.ip
+        and pod.report
+        and pod.report.revision == served.revision
+        and pod.report.pin != pin
+        and pod.report.phase in _WITHOUT_MODEL
+    ]
 
 
 def _admin_key(

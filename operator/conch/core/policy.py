@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

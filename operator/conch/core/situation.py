@@ -1,5 +1,6 @@
 """What the checks of `findings.py` look at, and what they find."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
@@ -7,7 +8,7 @@ from enum import Enum, auto
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
-from conch.core.observed import ChildId, Observed, ObservedPod
+from conch.core.observed import ChildId, Observed, ObservedContainer, ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.succession import Succession, ready_pods, verified_pods
 
@@ -30,6 +31,8 @@ class Finding:
     severity: Severity
     reason: Reason
     message: str
+    check: str = ""
+    """Name of the check that found it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,11 @@ class Situation:
         """The pods of the wanted revision."""
         wanted = self.succession.wanted
         return self.observed.pods_of(wanted.workload) if wanted else ()
+
+    @property
+    def containers(self) -> Iterator[tuple[ObservedPod, ObservedContainer]]:
+        """Every container of these pods."""
+        return ((pod, container) for pod in self.pods for container in pod.containers)
 
     @property
     def ready(self) -> int:

@@ -13,9 +13,11 @@ from conch.api.status import (
     ConditionType,
     Display,
     ModelDeploymentStatus,
+    PinnedSource,
     PodCounts,
     ServedRevision,
 )
+from conch.core.fetch_progress import fetch_progress
 from conch.core.findings import first_finding
 from conch.core.observed import ObservedPod
 from conch.core.situation import Finding, Severity, Situation
@@ -27,11 +29,12 @@ _MESSAGE_LIMIT = 2048
 def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
     """The status of an object in this situation; `now` dates the conditions that change."""
     owner, succession = situation.owner, situation.succession
+    finding = first_finding(situation)
     serving = succession.serving
     host = f"{names.service(owner.name)}.{owner.namespace}.svc"
     return ModelDeploymentStatus(
         observed_generation=owner.generation,
-        conditions=_conditions(situation, now),
+        conditions=_conditions(situation, finding, now),
         replicas=len(situation.observed.pods_of(serving.workload)) if serving else 0,
         ready_replicas=len(ready_pods(serving, situation.observed)) if serving else 0,
         desired_replicas=situation.desired_replicas,
@@ -41,16 +44,17 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         stable=succession.stable,
         candidate=succession.candidate,
         workloads_created=succession.workloads_created,
+        source=_pinned_source(succession.wanted),
+        fetch=fetch_progress(situation.pods, owner.status.fetch, now),
         pods=_pod_counts(situation.pods),
-        display=_display(situation),
+        display=_display(situation, finding),
     )
 
 
-def _conditions(situation: Situation, now: datetime) -> tuple[Condition, ...]:
+def _conditions(situation: Situation, finding: Finding | None, now: datetime) -> tuple[Condition, ...]:
     serving = situation.succession.serving
     available = len(ready_pods(serving, situation.observed)) if serving else 0
     suspended = isinstance(situation.spec, ModelDeploymentSpec) and situation.spec.suspend
-    finding = first_finding(situation)
 
     def condition(type_: ConditionType, holds: bool, reason: Reason, message: str) -> Condition:
         return _dated(
@@ -119,6 +123,10 @@ def _selector(owner: ModelDeployment, serving: ServedRevision | None) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
 
 
+def _pinned_source(wanted: ServedRevision | None) -> PinnedSource | None:
+    return PinnedSource(resolved=wanted.resolved, digest=wanted.digest) if wanted and wanted.digest else None
+
+
 def _pod_counts(pods: tuple[ObservedPod, ...]) -> PodCounts:
     stages = [_stage(pod) for pod in pods]
     return PodCounts(**{stage: stages.count(stage) for stage in PodCounts.model_fields})
@@ -130,7 +138,7 @@ def _stage(pod: ObservedPod) -> str:
     if pod.ready:
         return "ready"
     match pod.report.phase if pod.report else None:
-        case AgentPhase.FETCHING:
+        case AgentPhase.FETCHING | AgentPhase.FETCHED:
             return "fetching"
         case AgentPhase.LOADING | AgentPhase.READY:
             return "loading"
@@ -138,11 +146,12 @@ def _stage(pod: ObservedPod) -> str:
             return "pending"
 
 
-def _display(situation: Situation) -> Display:
+def _display(situation: Situation, finding: Finding | None) -> Display:
     candidate = situation.succession.candidate if situation.succession.stable else None
     gpu = situation.spec.gpu if isinstance(situation.spec, ModelDeploymentSpec) else None
     return Display(
         replicas=f"{situation.ready}/{situation.desired_replicas}",
         candidate=f"{candidate.version}@0%" if candidate else "",
+        check=finding.check if finding else "",
         gpu=f"{gpu.count} {gpu.resource}" if gpu and gpu.count else "",
     )

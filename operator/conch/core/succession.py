@@ -12,6 +12,7 @@ from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.core.observed import Observed, ObservedPod
+from conch.core.pinning import pinned, repinned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def succeed(owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, obse
     status = owner.status
     stable, candidate, created = status.stable, status.candidate, status.workloads_created
     if stable and stable.revision == wanted:
-        return Succession(stable=_with_digest(stable, observed), candidate=None, workloads_created=created)
+        return Succession(stable=pinned(stable, spec, observed), candidate=None, workloads_created=created)
     if spec.desired_replicas == 0:
         # Nothing serves, so there is nothing to keep until the new revision is proven.
         stable = None
@@ -52,7 +53,7 @@ def succeed(owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, obse
         candidate = ServedRevision(
             revision=wanted, version=spec.model.version, workload=names.workload_id(owner.uid, created)
         )
-    candidate = _with_digest(candidate, observed)
+    candidate = repinned(candidate, spec, observed)
     if 0 < spec.desired_replicas <= len(verified_pods(candidate, observed)):
         return Succession(stable=candidate, candidate=None, workloads_created=created)
     return Succession(stable=stable, candidate=candidate, workloads_created=created)
@@ -75,10 +76,3 @@ def ready_pods(served: ServedRevision, observed: Observed) -> tuple[ObservedPod,
         if pod.ready
         and (pod.report is None or (pod.report.phase is AgentPhase.READY and pod.report.revision == served.revision))
     )
-
-
-def _with_digest(served: ServedRevision, observed: Observed) -> ServedRevision:
-    if served.digest:
-        return served
-    reported = (pod.report.digest for pod in verified_pods(served, observed) if pod.report and pod.report.digest)
-    return served.model_copy(update={"digest": next(reported, None)})

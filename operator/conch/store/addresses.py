@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from conch.api.reasons import Reason
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.store.errors import StoreError
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

@@ -9,6 +9,7 @@ and empty folders do not count. What such a listing cannot express without ambig
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from conch.api.reasons import Reason
@@ -23,12 +24,16 @@ def tree_digest(path: Path, checkpoint: Checkpoint = never_interrupted) -> str:
     """
     files = [path] if not path.is_dir() or path.is_symlink() else regular_files(path)
     root = path.parent if files == [path] else path
-    entries = sorted((os.fsencode(file.relative_to(root).as_posix()), file) for file in files)
+    return listing_digest({file.relative_to(root).as_posix(): file_sha256(file, checkpoint) for file in files})
+
+
+def listing_digest(sha256: Mapping[str, str]) -> str:
+    """The digest of a tree whose files' sha256 (hex, by relative path) are known. Raises StoreError for bad names."""
     listing = hashlib.sha256()
-    for name, file in entries:
+    for name, hexdigest in sorted((os.fsencode(path), each) for path, each in sha256.items()):
         if reason := refused_name(name):
             raise StoreError(Reason.INVALID_MODEL, f"the model's file {name!r} {reason}; rename it")
-        listing.update(file_sha256(file, checkpoint).encode() + b"  " + name + b"\n")
+        listing.update(hexdigest.encode() + b"  " + name + b"\n")
     return f"sha256:{listing.hexdigest()}"
 
 

@@ -1,110 +1,275 @@
-"""From a source URI to a verified file tree on the model volume, whatever kind of source it is."""
+"""From a model's source to a verified file tree on the model volume, whatever kind of source it is."""
 
+import asyncio
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Final, TypeVar
 
 from aiohttp.abc import AbstractResolver
 
+from conch.api.model import ModelSource
 from conch.api.reasons import Reason
-from conch.api.source import ClaimSource, HttpSource, SourcePolicy, SourceUriError, parse_source_uri
+from conch.api.source import BucketSource, ClaimSource, HttpSource, HuggingFaceSource, OciSource, SourceUriError
+from conch.api.source_policy import SourcePolicy
+from conch.store.addresses import PolicyResolver
 from conch.store.archive import ArchiveLimits, extract, is_archive
-from conch.store.claim import copy_claim
-from conch.store.digest import refused_name, tree_digest
+from conch.store.credentials import Credentials
+from conch.store.digest import listing_digest
+from conch.store.egress_proxy import EgressProxy
 from conch.store.errors import StoreError, storage_error, without_query
-from conch.store.https import Download, Progress, download
+from conch.store.remote import Bridged, ChangedError, Listing, Remote, Surroundings, TransientError
+from conch.store.sources.claim import link_claim
 from conch.store.threads import Checkpoint, in_thread
+from conch.store.transfer import ATTEMPTS_WITHOUT_PROGRESS, PATIENCE_SECONDS, Progress, transfer, unreachable
+
+LISTINGS_MOST: Final = 3
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A model to fetch."""
 
-    uri: str
-    digest: str | None
+    source: ModelSource
     policy: SourcePolicy
     claim_mount: Path
+    credentials_folder: Path
     limit_bytes: int
     progress: Progress
+    pinned: str = ""
+    """What the source's name stood for when another pod fetched it: that is fetched where the store still has it."""
+    known: str = ""
+    """What it stood for when this pod fetched it; the same is not fetched again."""
+
+    @property
+    def shown(self) -> str:
+        """The URI for people."""
+        return without_query(self.source.uri)
 
 
-async def fetch(request: Request, folder: Path, *, resolver: AbstractResolver | None = None) -> tuple[Path, str]:
-    """Fetch into `folder` (fresh, ours to fill); returns the tree's folder and its digest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A verified tree."""
 
-    The tree holds the artefact's files: an archive's content, a claim's folder, or a bare file under its own name.
-    Raises StoreError; the caller removes the folder then. A declared digest that does not match is such an error.
+    digest: str
+    resolved: str
+    bytes: int
+    fingerprint: str = ""
+    """Of files that were left where they are and linked to; see `sources.claim.fingerprint`."""
+
+
+async def fetch(
+    request: Request, partial: Path, folder: Path, *, resolver: AbstractResolver | None = None
+) -> Fetched | None:
+    """Fetch into `folder`/tree (`folder` is fresh); None when the source still is what `request.known` says.
+
+    The tree holds the artefact's files: a folder's, an archive's content, or a bare file under its own name. `partial`
+    keeps what arrived when it fails, and is emptied when it succeeds. Raises StoreError, also for a declared digest
+    that does not match.
     """
     try:
-        source = parse_source_uri(request.uri)
+        place = request.source.place
     except SourceUriError as error:
         raise StoreError(Reason.INVALID_SPEC, str(error)) from error
-    if refusal := request.policy.refusal(source):
-        raise StoreError(Reason.SOURCE_NOT_ALLOWED, f"{without_query(request.uri)}: {refusal}")
-    name = _file_name(source)
-    fetched, tree = folder / "fetched", folder / "tree"
-    match source:
-        case HttpSource():
-            await download(
-                Download(
-                    source=source,
-                    destination=fetched,
-                    policy=request.policy,
-                    limit_bytes=request.limit_bytes,
-                    progress=request.progress,
-                ),
-                resolver=resolver,
-            )
-        case ClaimSource():
-            await in_thread(_claim_copier(request, source, fetched))
-    digest = await in_thread(lambda checkpoint: _unpack(request, name, fetched, tree, checkpoint))
-    if request.digest and digest != request.digest:
+    if refusal := request.policy.refusal(place):
+        raise StoreError(Reason.SOURCE_NOT_ALLOWED, f"{request.shown}: {refusal}")
+    if isinstance(place, ClaimSource):
+        fetched = await in_thread(_from_claim(request, place, folder))
+    else:
+        found = await _from_remote(request, place, partial, folder, resolver)
+        if found is None:
+            return None
+        fetched = found
+    declared = request.source.digest
+    if declared and fetched.digest != declared:
         raise StoreError(
             Reason.DIGEST_MISMATCH,
-            f"{without_query(request.uri)} has the digest {digest}, declared is {request.digest}; nothing was loaded. "
-            "Either the file was changed or the declaration is wrong",
+            f"{request.shown} has the digest {fetched.digest}, declared is {declared}; nothing was loaded. Either the "
+            "files were changed or the declaration is wrong",
         )
-    return tree, digest
+    return fetched
 
 
-def _claim_copier(request: Request, source: ClaimSource, fetched: Path) -> Callable[[Checkpoint], None]:
-    return lambda checkpoint: copy_claim(
-        source,
-        request.claim_mount,
-        fetched,
-        limit_bytes=request.limit_bytes,
-        progress=request.progress,
-        checkpoint=checkpoint,
-    )
+def _from_claim(request: Request, source: ClaimSource, folder: Path) -> Callable[[Checkpoint], Fetched]:
+    def work(checkpoint: Checkpoint) -> Fetched:
+        tree, path = folder / "tree", request.claim_mount / source.path
+        linked = link_claim(source, request.claim_mount, tree, progress=request.progress, checkpoint=checkpoint)
+        only = tree / path.name
+        if list(linked.sha256) == [path.name] and only.is_symlink() and is_archive(only, path.name):
+            archive = only.resolve()
+            shutil.rmtree(tree)
+            sha256 = _extract(request, archive, path.name, tree, archive.stat().st_size, checkpoint)
+            return _fetched(sha256, tree, "")
+        digest = listing_digest(linked.sha256)
+        return Fetched(digest=digest, resolved="", bytes=request.progress.bytes, fingerprint=linked.fingerprint)
+
+    return work
 
 
-def _unpack(request: Request, name: str, fetched: Path, tree: Path, checkpoint: Checkpoint) -> str:
-    try:
-        if fetched.is_dir():
-            fetched.rename(tree)
-        elif is_archive(fetched, name):
-            # The archive lies beside its content until that is whole.
-            left = request.limit_bytes - fetched.stat().st_size
-            limits = ArchiveLimits(bytes=min(left, shutil.disk_usage(tree.parent).free))
-            extract(fetched, tree, name=name, limits=limits, checkpoint=checkpoint)
-            fetched.unlink()
-        else:
-            if not name or refused_name(name.encode(errors="surrogateescape")):
-                raise StoreError(
-                    Reason.INVALID_MODEL,
-                    f"{without_query(request.uri)} does not end in a usable file name; rename the file",
+async def _from_remote(
+    request: Request,
+    place: HttpSource | BucketSource | HuggingFaceSource | OciSource,
+    partial: Path,
+    folder: Path,
+    resolver: AbstractResolver | None,
+) -> Fetched | None:
+    async with _remote(request, place, resolver) as (remote, proxy):
+        try:
+            for _ in range(LISTINGS_MOST):
+                listing = await _patiently(remote.list, request.shown)
+                if listing.resolved and listing.resolved == request.known:
+                    return None
+                try:
+                    sha256 = await transfer(
+                        remote,
+                        listing,
+                        partial,
+                        shown=request.shown,
+                        limit_bytes=request.limit_bytes,
+                        progress=request.progress,
+                    )
+                except ChangedError:
+                    request.progress.bytes = request.progress.files = 0
+                    continue
+                return await in_thread(
+                    lambda checkpoint, listing=listing, sha256=sha256: _arrange(  # type: ignore[misc]
+                        request, listing, sha256, partial, folder, checkpoint
+                    )
                 )
-            tree.mkdir()
-            fetched.rename(tree / name)
-    except OSError as error:
-        raise storage_error(error, without_query(request.uri)) from error
-    return tree_digest(tree, checkpoint)
-
-
-def _file_name(source: HttpSource | ClaimSource) -> str:
-    path = (
-        unquote(urlsplit(source.url).path, errors="surrogateescape") if isinstance(source, HttpSource) else source.path
+        except StoreError as error:
+            raise _with_proxy_words(error, proxy, request.shown) from error
+    raise StoreError(
+        Reason.SOURCE_CHANGED,
+        f"{request.shown} changes while it is fetched; write a new version to a place of its own, then point to it",
     )
-    name = path.rpartition("/")[2]
-    return "" if name in (".", "..") or "\0" in name else name
+
+
+@asynccontextmanager
+async def _remote(
+    request: Request,
+    place: HttpSource | BucketSource | HuggingFaceSource | OciSource,
+    resolver: AbstractResolver | None,
+) -> AsyncIterator[tuple[Remote, EgressProxy]]:
+    secret = request.source.credentials_secret_ref
+    credentials = Credentials.read(request.credentials_folder, secret.name) if secret else Credentials()
+    proxy = EgressProxy(PolicyResolver(request.policy, resolver), request.policy)
+    proxy.start()
+    try:
+        surroundings = Surroundings(
+            shown=request.shown,
+            policy=request.policy,
+            credentials=credentials,
+            pinned=request.pinned,
+            resolver=resolver,
+            proxy_url=proxy.url,
+        )
+        remote = open_remote(place, surroundings)
+        try:
+            yield remote, proxy
+        finally:
+            await remote.close()
+    finally:
+        proxy.close()
+
+
+def open_remote(place: HttpSource | BucketSource | HuggingFaceSource | OciSource, surroundings: Surroundings) -> Remote:
+    """The client for a kind of source; each is imported when it is first needed, since it stays in memory."""
+    match place:
+        case HttpSource():
+            from conch.store.sources.https import HttpsRemote
+
+            return Bridged(HttpsRemote(place, surroundings))
+        case BucketSource():
+            from conch.store.sources.buckets import BucketRemote
+
+            return BucketRemote(place, surroundings)
+        case HuggingFaceSource():
+            from conch.store.sources.hugging_face import HuggingFaceRemote
+
+            return Bridged(HuggingFaceRemote(place, surroundings))
+        case OciSource():
+            from conch.store.sources.oci import OciRemote
+
+            return Bridged(OciRemote(place, surroundings))
+
+
+async def _patiently(attempt: Callable[[], Awaitable[_Result]], shown: str) -> _Result:
+    """Try again what may pass, but a person is told why within seconds."""
+    clock = asyncio.get_running_loop().time
+    began, failures = clock(), 0
+    while True:
+        try:
+            return await attempt()
+        except TransientError as error:
+            failures += 1
+            if failures >= ATTEMPTS_WITHOUT_PROGRESS or clock() - began >= PATIENCE_SECONDS:
+                raise unreachable(shown, error) from error
+        await asyncio.sleep(random.uniform(0.1, 0.3) * 2**failures)  # noqa: S311 - jitter
+
+
+def _with_proxy_words(error: StoreError, proxy: EgressProxy, shown: str) -> StoreError:
+    """The proxy knows what its clients do not say: that an address is not allowed, or why it could not be reached."""
+    problem = proxy.take_problem()
+    if isinstance(problem, StoreError):
+        return StoreError(problem.reason, f"{shown}: {problem.message}")
+    if problem and error.reason is Reason.SOURCE_UNREACHABLE:
+        return StoreError(
+            error.reason, f"{shown} cannot be fetched: {problem}; check the address and the network, it is tried again"
+        )
+    return error
+
+
+def _arrange(
+    request: Request,
+    listing: Listing,
+    sha256: Mapping[str, str],
+    partial: Path,
+    folder: Path,
+    checkpoint: Checkpoint,
+) -> Fetched:
+    """Make the tree of what was transferred; the last step, so that what fails before can go on from `partial`."""
+    tree = folder / "tree"
+    hashes = dict(sha256)
+    try:
+        (partial / "files").rename(folder / "files")
+        archives = [file.path for file in listing.files if file.unpack]
+        only = listing.files[0].path if len(listing.files) == 1 else ""
+        if not listing.folder and is_archive(folder / "files" / only, only):
+            archives = [only]
+        for path in archives:
+            hashes.pop(path)
+        packed = []
+        for number, path in enumerate(archives):
+            (folder / "files" / path).rename(folder / f"archive-{number}")
+            packed.append((folder / f"archive-{number}", path))
+        (folder / "files").rename(tree)
+        packed_bytes = sum(archive.stat().st_size for archive, _ in packed)
+        for archive, path in packed:
+            content = _extract(request, archive, path, tree, packed_bytes + _size(tree), checkpoint)
+            hashes.update(content)
+            archive.unlink()
+    except OSError as error:
+        raise storage_error(error, request.shown) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _fetched(hashes, tree, listing.resolved)
+
+
+def _extract(
+    request: Request, archive: Path, name: str, tree: Path, taken_bytes: int, checkpoint: Checkpoint
+) -> Mapping[str, str]:
+    # The archive lies beside its content until that is whole.
+    left = min(request.limit_bytes - taken_bytes, shutil.disk_usage(tree.parent).free)
+    return extract(archive, tree, name=name, limits=ArchiveLimits(bytes=left), checkpoint=checkpoint)
+
+
+def _fetched(sha256: Mapping[str, str], tree: Path, resolved: str) -> Fetched:
+    return Fetched(digest=listing_digest(sha256), resolved=resolved, bytes=_size(tree))
+
+
+def _size(tree: Path) -> int:
+    return sum(file.stat().st_size for file in tree.rglob("*") if file.is_file())

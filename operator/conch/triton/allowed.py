@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.triton.config_pbtxt import is_ensemble
 from conch.triton.errors import InvalidModelError, ModelNotAllowedError
 

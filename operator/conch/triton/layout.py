@@ -146,12 +146,16 @@ def read_tree(folder: Path) -> Tree:
 
 
 def make_layout(layout: Layout, fetched: Path, target: Path) -> None:
-    """Put a layout into `target` (which must not exist) by hard links: no copy, and the fetched tree stays whole."""
+    """Put a layout into `target` (which must not exist) by links: no copy, and the fetched tree stays whole."""
     (target / layout.version_folder).mkdir(parents=True)
     for name, source in sorted(layout.links.items()):
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.hardlink_to(fetched / source)
+        file = fetched / source
+        if file.is_symlink():
+            place.symlink_to(file.readlink())
+        else:
+            place.hardlink_to(file)
 
 
 def _is_other_version(file: str, version: str) -> bool:

@@ -3,10 +3,10 @@
 import json
 
 from conch.api import names, pod
-from conch.api.assignment import Assignment
+from conch.api.assignment import Assignment, Pin
 from conch.api.model import ModelConfig
 from conch.api.model_deployment import ModelDeployment
-from conch.api.source import SourcePolicy
+from conch.api.source_policy import SourcePolicy
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.desired.object import DesiredObject, child
 from conch.core.observed import ChildKind, WorkloadRecord
@@ -19,16 +19,19 @@ def assignment_of(owner: ModelDeployment, spec: ModelDeploymentSpec, revision: s
         revision=revision,
         name=model.name or owner.name,
         version=model.version,
-        uri=model.source.uri,
-        digest=model.source.digest,
+        source=model.source,
         format=model.format,
         config=model.config or ModelConfig(),
     )
 
 
-def assignment_config_map(owner: ModelDeployment, record: WorkloadRecord, policy: SourcePolicy) -> DesiredObject:
-    """The assignment under today's source policy: a policy that changes reaches running pods and restarts none."""
+def assignment_config_map(
+    owner: ModelDeployment, record: WorkloadRecord, policy: SourcePolicy, pin: Pin | None
+) -> DesiredObject:
+    """The assignment with its pin, under today's source policy; both reach running pods and restart none."""
     content = {**json.loads(record.assignment_json), "sourcePolicy": policy.to_wire()}
+    if pin is not None:
+        content["pin"] = pin.to_wire()
     return child(
         owner,
         ChildKind.CONFIG_MAP,

@@ -5,12 +5,14 @@ the assignment, so that it can change without other pods. The model's name is in
 the probes, /dev/shm and the way of stopping are in the design's list of Triton facts.
 """
 
+from decimal import Decimal
 from typing import Any, Final
 
 from conch.api import names, pod
 from conch.api.canonical import quantity
+from conch.api.model import ModelStorage
 from conch.api.model_deployment import ModelDeployment
-from conch.api.source import ClaimSource, parse_source_uri
+from conch.api.source import ClaimSource
 from conch.api.spec import EnvVar, Gpu, ModelDeploymentSpec, Scheduling
 from conch.api.triton_arguments import triton_arguments
 from conch.core.policy import InstallationPolicy
@@ -20,6 +22,10 @@ _ASSIGNMENT_VOLUME: Final = "assignment"
 _SHARED_MEMORY_VOLUME: Final = "shared-memory"
 _SCRATCH_VOLUME: Final = "tmp"
 _CLAIM_VOLUME: Final = "source"
+_CREDENTIALS_VOLUME: Final = "source-credentials"
+
+_FILE_SYSTEM_SHARE: Final = Decimal("0.95")
+"""Of a volume's size: the rest is the file system's own."""
 
 _LOST_NODE_SECONDS: Final = 30
 _STOP_MARGIN_SECONDS: Final = 10
@@ -35,7 +41,6 @@ def pod_template(
 ) -> dict[str, Any]:
     """The pod template of a workload, as an apply configuration; passes PodSecurity `restricted`."""
     model_name = spec.model.named(owner.name).name
-    claim = _claim(spec)
     return {
         "metadata": {
             "labels": names.workload_labels(owner.name, workload),
@@ -50,10 +55,12 @@ def pod_template(
                 "runAsUser": pod.USER_ID,
                 "runAsGroup": pod.USER_ID,
                 "seccompProfile": {"type": "RuntimeDefault"},
+                # A fresh volume belongs to root, an emptyDir to everybody.
+                **({"fsGroup": pod.USER_ID} if spec.model.storage else {}),
             },
-            "initContainers": [_agent(owner, policy, claim)],
+            "initContainers": [_agent(owner, spec, policy)],
             "containers": [_triton(owner, spec, policy, str(model_name))],
-            "volumes": _volumes(owner, spec, workload, policy, claim),
+            "volumes": _volumes(owner, spec, workload, policy),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -74,23 +81,38 @@ def pod_template(
 
 
 def _claim(spec: ModelDeploymentSpec) -> str | None:
-    source = parse_source_uri(spec.model.source.uri)
-    return source.claim if isinstance(source, ClaimSource) else None
+    place = spec.model.source.place
+    return place.claim if isinstance(place, ClaimSource) else None
+
+
+def _claim_mounts(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    """The agent verifies a claim's files, and Triton reads them where they are."""
+    mount = {"name": _CLAIM_VOLUME, "mountPath": pod.SOURCE_CLAIM_FOLDER, "readOnly": True}
+    return [mount] if _claim(spec) else []
+
+
+def _model_bytes(spec: ModelDeploymentSpec, policy: InstallationPolicy) -> int:
+    """How much of the model volume files may take: what is beyond an emptyDir's limit gets the pod evicted."""
+    if spec.model.storage is None:
+        return int(quantity(policy.model_volume_limit))
+    return int(quantity(spec.model.storage.size) * _FILE_SYSTEM_SHARE)
 
 
 def _grace_seconds(policy: InstallationPolicy) -> int:
     return int((policy.endpoint_propagation + policy.drain_timeout).total_seconds()) + _STOP_MARGIN_SECONDS
 
 
-def _agent(owner: ModelDeployment, policy: InstallationPolicy, claim: str | None) -> dict[str, Any]:
+def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: InstallationPolicy) -> dict[str, Any]:
     """The native sidecar. Its startup probe holds Triton back until the repository folder is there."""
     mounts = [
         {"name": _ASSIGNMENT_VOLUME, "mountPath": pod.ASSIGNMENT_FOLDER, "readOnly": True},
         {"name": _MODEL_VOLUME, "mountPath": pod.MODEL_FOLDER},
         {"name": _SCRATCH_VOLUME, "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        *_claim_mounts(spec),
     ]
-    if claim:
-        mounts.append({"name": _CLAIM_VOLUME, "mountPath": pod.SOURCE_CLAIM_FOLDER, "readOnly": True})
+    if spec.model.source.credentials_secret_ref:
+        mounts.append({"name": _CREDENTIALS_VOLUME, "mountPath": pod.CREDENTIALS_FOLDER, "readOnly": True})
+    disk = {} if spec.model.storage else {"ephemeral-storage": policy.model_volume_request}
     return {
         "name": pod.AGENT_CONTAINER,
         "image": policy.agent_image,
@@ -98,16 +120,12 @@ def _agent(owner: ModelDeployment, policy: InstallationPolicy, claim: str | None
         "restartPolicy": "Always",
         "args": ["agent"],
         "env": [
-            {"name": pod.MODEL_BYTES_ENV, "value": str(int(quantity(policy.model_volume_limit)))},
+            {"name": pod.MODEL_BYTES_ENV, "value": str(_model_bytes(spec, policy))},
             _admin_key_env(owner),
         ],
         "ports": [{"name": "agent", "containerPort": pod.AGENT_PORT, "protocol": "TCP"}],
         "resources": {
-            "requests": {
-                "cpu": policy.agent_cpu,
-                "memory": policy.agent_memory,
-                "ephemeral-storage": policy.model_volume_request,
-            },
+            "requests": {"cpu": policy.agent_cpu, "memory": policy.agent_memory, **disk},
             "limits": {"memory": policy.agent_memory},
         },
         "startupProbe": {
@@ -180,6 +198,7 @@ def _triton(
         "volumeMounts": [
             {"name": _MODEL_VOLUME, "mountPath": pod.MODEL_FOLDER, "readOnly": True},
             {"name": _SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod's own
+            *_claim_mounts(spec),
         ],
     }
 
@@ -200,17 +219,34 @@ def _admin_key_env(owner: ModelDeployment) -> dict[str, Any]:
 
 
 def _volumes(
-    owner: ModelDeployment, spec: ModelDeploymentSpec, workload: str, policy: InstallationPolicy, claim: str | None
+    owner: ModelDeployment, spec: ModelDeploymentSpec, workload: str, policy: InstallationPolicy
 ) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
         {"name": _ASSIGNMENT_VOLUME, "configMap": {"name": names.workload_object(owner.name, workload)}},
-        {"name": _MODEL_VOLUME, "emptyDir": {"sizeLimit": policy.model_volume_limit}},
+        _model_volume(owner, spec.model.storage, workload, policy),
         {"name": _SHARED_MEMORY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": spec.runtime.shared_memory}},
         {"name": _SCRATCH_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}},
     ]
-    if claim:
+    if claim := _claim(spec):
         volumes.append({"name": _CLAIM_VOLUME, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    if secret := spec.model.source.credentials_secret_ref:
+        # Optional: without the Secret the pod would hang unexplained; so its agent says what is missing.
+        volumes.append({"name": _CREDENTIALS_VOLUME, "secret": {"secretName": secret.name, "optional": True}})
     return volumes
+
+
+def _model_volume(
+    owner: ModelDeployment, storage: ModelStorage | None, workload: str, policy: InstallationPolicy
+) -> dict[str, Any]:
+    if storage is None:
+        return {"name": _MODEL_VOLUME, "emptyDir": {"sizeLimit": policy.model_volume_limit}}
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": storage.size}},
+        **({"storageClassName": storage.storage_class_name} if storage.storage_class_name else {}),
+    }
+    template = {"metadata": {"labels": names.workload_labels(owner.name, workload)}, "spec": claim}
+    return {"name": _MODEL_VOLUME, "ephemeral": {"volumeClaimTemplate": template}}
 
 
 def _scheduling(scheduling: Scheduling, gpu: Gpu) -> dict[str, Any]:

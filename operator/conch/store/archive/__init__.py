@@ -5,6 +5,7 @@ import io
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -53,12 +54,12 @@ def extract(
     name: str,
     limits: ArchiveLimits,
     checkpoint: Checkpoint = never_interrupted,
-) -> None:
-    """Unpack `archive`, which came as `name`, into `folder`, which must not exist.
+) -> Mapping[str, str]:
+    """Unpack `archive`, which came as `name`, into `folder`; returns path -> sha256 of its files.
 
-    On StoreError the folder may hold some files: remove it.
+    What is in the folder already stays: an entry of the same name is refused. On StoreError some files may be there.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     entries, budget = Entries(folder, limits), ByteBudget(limits, archive.stat().st_size)
     try:
         if name.lower().endswith(_ZIP_SUFFIX) and not _is_tar(archive):
@@ -74,6 +75,7 @@ def extract(
         ) from error
     except OSError as error:
         raise storage_error(error, "the unpacked archive") from error
+    return entries.sha256
 
 
 def _is_tar(file: Path) -> bool:

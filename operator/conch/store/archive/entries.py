@@ -1,10 +1,11 @@
 """The folder that an archive's entries become: plain files and folders, each name once, nothing outside of it."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from conch.store.archive.limits import ArchiveLimits, invalid, too_large
 from conch.store.digest import refused_name
@@ -13,12 +14,34 @@ PATH_MAX_LENGTH: Final = 1024
 PATH_MAX_DEPTH: Final = 32
 
 
+class Sink(Protocol):
+    """Where an entry's content goes."""
+
+    def write(self, content: bytes, /) -> object:
+        """Take the next bytes."""
+        ...
+
+
+class _Hashed:
+    """Hashes what it writes, so that nobody has to read it back."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.sha256 = hashlib.sha256()
+
+    def write(self, content: bytes, /) -> None:
+        self._out.write(content)
+        self.sha256.update(content)
+
+
 class Entries:
     """Takes the entries of one archive, whatever its format. Raises StoreError for what a model may not contain."""
 
     def __init__(self, folder: Path, limits: ArchiveLimits) -> None:
         self._folder = folder
         self._limits = limits
+        self.sha256: dict[str, str] = {}
+        """Of every file, in hex, by its path in the folder."""
         self._seen: set[PurePosixPath] = set()
         self._count = 0
 
@@ -30,7 +53,7 @@ class Entries:
             (self._folder / path).mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def add_file(self, name: str) -> Iterator[BinaryIO]:
+    def add_file(self, name: str) -> Iterator["Sink"]:
         """An entry that is a file; its content is written to what this gives."""
         path = self._checked(name)
         if not path.parts:
@@ -44,7 +67,9 @@ class Entries:
             target.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(target, flags, 0o644)
         with os.fdopen(descriptor, "wb") as out:
-            yield out
+            hashed = _Hashed(out)
+            yield hashed
+        self.sha256[path.as_posix()] = hashed.sha256.hexdigest()
 
     def _checked(self, name: str) -> PurePosixPath:
         self._count += 1

@@ -1,0 +1,34 @@
+"""How far a revision's pods are with fetching its model, for people: told now and then, not with every byte."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.status import FetchProgress
+from conch.core.observed import ObservedPod
+
+FETCH_REPORT_INTERVAL: Final = timedelta(seconds=10)
+
+
+def fetch_progress(pods: tuple[ObservedPod, ...], before: FetchProgress | None, now: datetime) -> FetchProgress | None:
+    """The pods that fetch, together; None when none does. What was told less than ten seconds ago stays."""
+    reports = [pod.report for pod in pods if pod.report and pod.report.phase is AgentPhase.FETCHING]
+    if not reports:
+        return None
+    if before is not None and now - datetime.fromisoformat(before.observed_at) < FETCH_REPORT_INTERVAL:
+        return before
+    done = sum(report.fetched_bytes for report in reports)
+    total = _total(reports)
+    return FetchProgress(
+        percent=min(100, done * 100 // total) if total else None,
+        bytes=done,
+        total_bytes=total,
+        files=sum(report.files for report in reports),
+        bytes_per_second=sum(report.bytes_per_second for report in reports),
+        observed_at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def _total(reports: list[AgentReport]) -> int | None:
+    sizes = [report.total_bytes for report in reports]
+    return None if None in sizes else sum(size or 0 for size in sizes)

@@ -1,0 +1,43 @@
+"""Why an object is not what it should be: an ordered chain of small checks over one gathered situation.
+
+Each check looks for one thing and returns a finding or None; the first finding becomes the reason of the conditions. A
+check's first line says what holds when it passes: `conch why` shows the chain in these words.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from conch.core.findings import children, model, pods, spec
+from conch.core.situation import Finding, Situation
+
+Check = Callable[[Situation], Finding | None]
+
+CHECKS: Final[tuple[Check, ...]] = (
+    spec.spec_is_readable,
+    spec.source_is_allowed,
+    children.names_are_free,
+    children.admin_key_is_ours,
+    children.children_are_accepted,
+    children.earlier_obstacles_are_gone,
+    pods.pods_can_be_created,
+    model.agents_report_no_failure,
+    pods.images_are_pulled,
+    pods.containers_are_configured,
+    pods.containers_keep_running,
+    pods.pods_are_not_evicted,
+    pods.pods_have_volumes,
+    pods.pods_have_a_node,
+    model.agents_can_be_asked,
+    pods.nodes_answer,
+    model.replicas_are_ready,
+    children.traffic_is_routed,
+)
+
+
+def first_finding(situation: Situation) -> Finding | None:
+    """The finding of the first check that does not pass, with that check's name."""
+    for check in CHECKS:
+        if (finding := check(situation)) is not None:
+            return replace(finding, check=check.__name__)
+    return None

@@ -1,0 +1,61 @@
+"""Checks of how far the model is in the pods, by their agents' word."""
+
+from conch.api.assignment import AgentPhase
+from conch.api.pod import AGENT_CONTAINER, AGENT_PORT
+from conch.api.reasons import Reason
+from conch.core.findings.words import progressing, stalled
+from conch.core.observed import ObservedPod
+from conch.core.situation import Finding, Situation
+
+
+def agents_report_no_failure(situation: Situation) -> Finding | None:
+    """No pod's agent failed to fetch, verify or load the model."""
+    failed = [pod for pod in situation.pods if pod.report and pod.report.phase is AgentPhase.FAILED]
+    for pod in failed:
+        assert pod.report  # noqa: S101 - the line above
+        return stalled(
+            pod.report.reason or Reason.MODEL_LOAD_FAILED,
+            f"{pod.report.message} ({len(failed)} of {len(situation.pods)} pods; tried again with back-off)",
+        )
+    return None
+
+
+def agents_can_be_asked(situation: Situation) -> Finding | None:
+    """The operator reaches the agents: by their word files are pinned, and a new revision gets the traffic."""
+    for pod in situation.pods if situation.succession.candidate else ():
+        if pod.agent_unreachable and (pod.ready or _agent_runs(pod)):
+            return stalled(
+                Reason.AGENT_UNREACHABLE,
+                f"The agent of pod {pod.name} runs, but the operator cannot reach it at port {AGENT_PORT} to verify "
+                "what it fetched and serves. Let a NetworkPolicy allow that port from the operator's namespace.",
+            )
+    return None
+
+
+def replicas_are_ready(situation: Situation) -> Finding | None:
+    """As many pods as wanted serve; otherwise says what they are doing."""
+    if situation.ready >= situation.desired_replicas:
+        return None
+    count = f"{situation.ready} of {situation.desired_replicas} replicas serve"
+    for pod in situation.pods:
+        if pod.ready or pod.report is None:
+            continue
+        if pod.report.phase is AgentPhase.FETCHING:
+            return progressing(Reason.FETCHING, f"{count}; the model is being fetched{_size(pod)}.")
+        if pod.report.phase is AgentPhase.FETCHED:
+            return progressing(Reason.FETCHING, f"{count}; the model was fetched and is being pinned.")
+        if pod.report.phase is AgentPhase.LOADING:
+            return progressing(Reason.LOADING, f"{count}; Triton is loading the model.")
+        if pod.report.phase is AgentPhase.READY:
+            return progressing(Reason.LOADING, f"{count}; the model is loaded, the kubelet has yet to see it ready.")
+    reason = Reason.SCALING if situation.ready else Reason.STARTING
+    return progressing(reason, f"{count}; pods are starting.")
+
+
+def _agent_runs(pod: ObservedPod) -> bool:
+    return any(each.name == AGENT_CONTAINER and each.ready for each in pod.containers)
+
+
+def _size(pod: ObservedPod) -> str:
+    total = pod.report.total_bytes if pod.report else None
+    return f" ({total / 1e6:,.1f} MB)" if total else ""

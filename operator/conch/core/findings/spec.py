@@ -1,0 +1,21 @@
+"""Checks of what was asked for."""
+
+from conch.api.model_deployment import InvalidSpec
+from conch.api.reasons import Reason
+from conch.api.spec import ModelDeploymentSpec
+from conch.core.findings.words import stalled
+from conch.core.situation import Finding, Situation
+
+
+def spec_is_readable(situation: Situation) -> Finding | None:
+    """The spec fits this version of the API."""
+    if isinstance(situation.spec, InvalidSpec):
+        return stalled(Reason.INVALID_SPEC, f"{situation.spec.message}. What runs is left as it is; correct the spec.")
+    return None
+
+
+def source_is_allowed(situation: Situation) -> Finding | None:
+    """The installation's policy lets this source be used."""
+    assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
+    refusal = situation.policy.source_policy.refusal(situation.spec.model.source.place)
+    return stalled(Reason.SOURCE_NOT_ALLOWED, f"model.source: {refusal}.") if refusal else None

@@ -1,0 +1,1 @@
+"""One module per kind of store, each giving a `Remote`; a claim is mounted and read in place."""
