@@ -147,5 +147,20 @@ GO_PROGRAMS = (
     GoProgram(name="pause", module="pause", package=".", build_seconds=2),
     GoProgram(name="helm", module="helm", package="helm.sh/helm/v4/cmd/helm", build_seconds=64),
     GoProgram(name="kwok", module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", build_seconds=100, optional=True),
+    GoProgram(
+        name="versitygw",
+        module="versitygw",
+        package="github.com/versity/versitygw/cmd/versitygw",
+        build_seconds=110,
+        optional=True,
+    ),
+    GoProgram(
+        name="fake-gcs-server",
+        module="fake-gcs-server",
+        package="github.com/fsouza/fake-gcs-server",
+        build_seconds=61,
+        optional=True,
+    ),
+    GoProgram(name="s5cmd", module="s5cmd", package="github.com/peak/s5cmd/v2", build_seconds=11, optional=True),
 )
 GO_PROGRAM_BY_NAME = {program.name: program for program in GO_PROGRAMS}

@@ -1,7 +1,8 @@
 """A model pod without Kubernetes: Triton and the agent as processes, and a file server, all on loopback."""
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ async def files() -> AsyncIterator[FileServer]:
         yield server
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pod:
-    """The two containers of a model pod."""
+    """The two containers of a model pod, and the operator's part in it."""
 
     agent: Agent
     triton: Triton
+    pinning: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """As the kubelet does: the agent first, Triton once the agent's startup probe is good."""
@@ -66,6 +68,7 @@ class Pod:
 
         await until("the repository folder", there)
         self.triton.start()
+        self.pinning = asyncio.create_task(self.agent.pin_what_is_fetched())
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,9 +78,14 @@ def server_tree() -> Path:
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
+async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
     agent = Agent(tmp_path)
     pod = Pod(agent=agent, triton=Triton(tmp_path, agent.volume / "repository"))
     yield pod
+    if pod.pinning:
+        pod.pinning.cancel()
+        await asyncio.wait({pod.pinning})
+        if not pod.pinning.cancelled():
+            pod.pinning.result()
     agent.stop()
     pod.triton.stop(9)

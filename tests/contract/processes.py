@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, Assignment
+from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder
 from conch.api.triton_arguments import triton_arguments
 from tests.images.triton import assemble
 
@@ -122,6 +122,7 @@ class Agent(Process):
         self.port = free_port()
         self.volume = folder / "volume"
         self.claim = folder / "claim"
+        self.credentials = folder / "credentials"
         self.assignment = folder / "assignment" / "assignment.json"
         self.assignment.parent.mkdir()
 
@@ -135,6 +136,7 @@ class Agent(Process):
                 "CONCH_ASSIGNMENT_FILE": str(self.assignment),
                 "CONCH_MODEL_FOLDER": str(self.volume),
                 "CONCH_CLAIM_FOLDER": str(self.claim),
+                "CONCH_CREDENTIALS_FOLDER": str(self.credentials),
                 "CONCH_AGENT_HOST": "127.0.0.1",
                 "CONCH_AGENT_PORT": str(self.port),
                 "CONCH_TRITON_ADDRESS": f"127.0.0.1:{triton.grpc}",
@@ -160,6 +162,26 @@ class Agent(Process):
                     return AgentReport.model_validate_json(await response.text())
             except aiohttp.ClientConnectionError:
                 return None
+
+    async def pin_what_is_fetched(self) -> None:
+        """What the operator does for a lone pod: what it fetched is pinned, and anew as long as it does not serve."""
+        while True:
+            report = await self.report()
+            if report and report.digest and report.phase in (AgentPhase.FETCHED, AgentPhase.FAILED):
+                pin = Pin(digest=report.digest, resolved=report.resolved)
+                if report.pin != pin:
+                    await self.tell(report.revision, pin)
+            await asyncio.sleep(0.1)
+
+    async def tell(self, revision: str, pin: Pin, *, key: str = ADMIN_KEY) -> int:
+        """Send a pin as the operator does; returns the answer's status."""
+        code = names.pin_code(key, revision, pin.digest, pin.resolved)
+        order = PinOrder(revision=revision, pin=pin, code=code)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(f"http://127.0.0.1:{self.port}/pin", data=order.model_dump_json(by_alias=True)) as response,
+        ):
+            return response.status
 
     async def until_phase(self, phase: AgentPhase, seconds: float = WAIT_SECONDS) -> AgentReport:
         """Wait for a phase."""

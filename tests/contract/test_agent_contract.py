@@ -14,7 +14,7 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from conch.api.assignment import AgentPhase
-from conch.api.model import DynamicBatching, InstanceGroup, ModelConfig
+from conch.api.model import DynamicBatching, InstanceGroup, ModelConfig, ModelSource
 from conch.api.reasons import Reason
 from conch.store import tree_digest
 from tests.contract.conftest import FileServer, Pod
@@ -109,13 +109,15 @@ async def test_a_repository_archive_with_its_digest_and_overrides(
     assert [(m.name, m.version, m.state) for m in index] == [("classifier", "2", "READY")]
 
 
-async def test_a_claim_is_copied(pod: Pod, files: FileServer) -> None:
+async def test_a_claim_is_served_in_place(pod: Pod, files: FileServer) -> None:
     model = classifier()
     written(pod.agent.claim / "models" / "classifier" / "1" / "model.onnx", model)
     written(pod.agent.claim / "models" / "classifier" / "config.pbtxt", CONFIG.encode())
-    pod.agent.assign(files.assignment("/").model_copy(update={"uri": "pvc://models-claim/models/classifier"}))
+    pod.agent.assign(files.assignment("/").model_copy(update={"source": ModelSource(uri="pvc://models-claim/models/classifier")}))
     await pod.start()
     await pod.agent.until_phase(AgentPhase.READY)
+    (served,) = (pod.agent.volume / "repository" / "classifier" / "1").iterdir()
+    assert served.readlink() == pod.agent.claim / "models" / "classifier" / "1" / "model.onnx", "no copy"
     np.testing.assert_allclose(infer_grpc(pod), scores_of(model, X), rtol=1e-5)
 
 
