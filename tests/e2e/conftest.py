@@ -2,15 +2,18 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
 from tests.cluster.client import Cluster
+from tests.support.cluster_stores import ClusterStores
+from tests.support.inference import digits, infer
 from tests.support.installation import install
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
@@ -43,6 +46,14 @@ def store(cluster: Cluster) -> Iterator[ModelStore]:
     models.close()
 
 
+@pytest.fixture(scope="session")
+def stores(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStores]:
+    """Real model stores that pods reach by name."""
+    running = ClusterStores(cluster, tmp_path_factory.mktemp("stores"))
+    yield running
+    running.close()
+
+
 class Namespace:
     """A namespace, and shorthands for what the tests do in it."""
 
@@ -61,6 +72,24 @@ class Namespace:
             "spec": {"model": model, "runtime": SMALL, **spec},
         }
         self.cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
+
+    def secret(self, name: str, entries: Mapping[str, str]) -> dict[str, Any]:
+        """Make a Secret; returns the part of `model.source` that names it."""
+        metadata = {"name": name, "namespace": self.name}
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(entries)}
+        self.cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
+        return {"credentialsSecretRef": {"name": name}}
+
+    def wait_answers(self, name: str) -> None:
+        """Wait until the sample model answers as it should, through the Service."""
+        drawn = digits()
+        pixels, wanted = np.stack([digit.pixels for digit in drawn]), [digit.digit for digit in drawn]
+
+        def right() -> bool:
+            answer = infer(f"{self.address(name)}:8000", name, pixels, protocol="http")
+            return bool((answer.argmax(axis=1) == wanted).mean() > 0.8)
+
+        until(right, f"{name} to answer")
 
     def mdep(self, name: str) -> dict[str, Any]:
         """The ModelDeployment."""
@@ -104,13 +133,28 @@ class Namespace:
         assert reason in columns, "kubectl get shows the reason"
         return message
 
+    def wait_event(self, name: str, reason: str) -> None:
+        """Wait until an Event of the object says why."""
+        uid = self.mdep(name)["metadata"]["uid"]
+
+        def told() -> bool:
+            events = self.cluster.get("events.v1.events.k8s.io", "-n", self.name)["items"]
+            return any(each["regarding"].get("uid") == uid and each["reason"] == reason for each in events)
+
+        until(told, f"an Event {reason}")
+
+    def wait_no_pods(self, name: str) -> None:
+        """Wait until its pods are gone, those on their way out too."""
+        selector = f"conch.dev/model-deployment={name}"
+        until(lambda: not self.cluster.get("pods", "-n", self.name, "-l", selector)["items"], "no pod of it")
+
     def address(self, name: str) -> str:
         """The address of its Service, which this machine reaches as pods do."""
         address: str = self.cluster.get("service", name, "-n", self.name)["spec"]["clusterIP"]
         return address
 
     @contextmanager
-    def claim(self, name: str, files: dict[str, bytes]) -> Iterator[None]:
+    def claim(self, name: str, files: dict[str, bytes]) -> Iterator[Path]:
         """A bound PersistentVolumeClaim with these files; every node of the local cluster sees the same folder."""
         with tempfile.TemporaryDirectory(prefix="conch-claim-") as temporary:
             folder = Path(temporary)
@@ -141,8 +185,42 @@ class Namespace:
                     },
                 ]
             )
-            yield
+            yield folder
             self.cluster.kubectl("delete", "pv", volume, "--wait=false")
+
+    @contextmanager
+    def volume(self, name: str, folder: Path) -> Iterator[None]:
+        """A StorageClass `NAME-NAMESPACE` with one volume of 1 Gi: this folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)
+        for parent in folder.parents[:-1]:
+            parent.chmod(parent.stat().st_mode | 0o005)
+        unique = f"{name}-{self.name}"
+        self.cluster.apply(
+            [
+                {
+                    "apiVersion": "storage.k8s.io/v1",
+                    "kind": "StorageClass",
+                    "metadata": {"name": unique},
+                    "provisioner": "kubernetes.io/no-provisioner",
+                    "volumeBindingMode": "WaitForFirstConsumer",
+                },
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolume",
+                    "metadata": {"name": unique},
+                    "spec": {
+                        "capacity": {"storage": "1Gi"},
+                        "accessModes": ["ReadWriteOnce"],
+                        "hostPath": {"path": str(folder)},
+                        "storageClassName": unique,
+                        "persistentVolumeReclaimPolicy": "Retain",
+                    },
+                },
+            ]
+        )
+        yield
+        self.cluster.kubectl("delete", "pv,storageclass", unique, "--wait=false")
 
     def ready_endpoints(self, name: str) -> set[str]:
         """Names of the pods that the Service sends to."""

@@ -213,25 +213,24 @@ class Steps:
         config = parse_config((model / CONFIG).read_text())
         settle_backend(config, read_tree(model).files - {CONFIG}, assignment.source_policy)
 
-    def _check_in_place(self, wanted: Wanted) -> None:
-        """Files that were left on their claim may have been written to since they were verified."""
+    def _is_still_verified(self, wanted: Wanted) -> bool:
+        """Files that were left on their claim may have been written to since; then they are forgotten."""
         record = self._volume.record(wanted.fetch_key)
         if record is None or not record.fingerprint:
-            return
+            return True
         try:
             now = fingerprint(self._volume.tree(wanted.fetch_key))
         except OSError:
             now = ""
-        if now != record.fingerprint:
-            self._volume.drop_layout(wanted.layout_key)
-            self._volume.forget(wanted.fetch_key)
-            raise StepError(
-                Reason.SOURCE_CHANGED,
-                "the files on the claim were changed after they were verified; they are verified anew",
-            )
+        if now == record.fingerprint:
+            return True
+        self._volume.drop_layout(wanted.layout_key)
+        self._volume.forget(wanted.fetch_key)
+        return False
 
     async def _load(self, wanted: Wanted) -> None:
-        await in_thread(lambda _checkpoint: self._check_in_place(wanted))
+        if not await in_thread(lambda _checkpoint: self._is_still_verified(wanted)):
+            return  # the next observation finds nothing fetched, and what follows from that
         await in_thread(lambda _checkpoint: self._check_backend(wanted.assignment))
         name, version = wanted.assignment.name, wanted.assignment.version
         try:
