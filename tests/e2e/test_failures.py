@@ -207,3 +207,51 @@ def test_a_model_that_is_a_program_is_not_loaded(namespace: Namespace, store: Mo
     namespace.deploy("digits", store.put("/program.tar.gz", tar_gz(files)), gpu=NO_GPU)
     assert "policy.models.backends" in namespace.wait_reason("digits", "ModelNotAllowed")
     assert namespace.ready_endpoints("digits") == set()
+
+
+def test_no_node_that_fits(namespace: Namespace, store: ModelStore) -> None:
+    scheduling = {"nodeSelector": {"disk": "of-gold"}}
+    namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU, scheduling=scheduling)
+    message = namespace.wait_reason("digits", "Unschedulable")
+    assert "node" in message
+    assert namespace.condition("digits", "CapacityBlocked")["status"] == "True"
+    namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU)
+    namespace.wait_ready("digits")
+
+
+def test_a_pod_that_its_node_evicts_is_replaced_and_named(namespace: Namespace, store: ModelStore) -> None:
+    namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU)
+    namespace.wait_ready("digits")
+    (pod,) = namespace.pods("digits")
+    name = pod["metadata"]["name"]
+    # More than the scratch volume may hold: the kubelet looks at that every ten seconds.
+    fill = "open('/tmp/full', 'wb').write(bytes(100 << 20))"
+    namespace.cluster.kubectl("exec", name, "-c", "agent", "-n", namespace.name, "--", "python3", "-c", fill)
+    message = namespace.wait_reason("digits", "PodFailed")
+    assert name in message
+    assert "Evicted" in message
+    namespace.wait_event("digits", "PodFailed")
+    namespace.wait_ready("digits")
+
+
+@pytest.mark.timeout(400)
+def test_a_node_that_is_gone_is_named_and_its_replica_replaced(
+    namespace: Namespace, store: ModelStore, cluster: Cluster
+) -> None:
+    cluster.kubectl("cordon", "gpu-2")
+    try:
+        namespace.deploy("digits", store.uri("/digits.onnx"))
+        namespace.wait_ready("digits")
+        (pod,) = namespace.pods("digits")
+        assert pod["spec"]["nodeName"] == "gpu-1"
+        cluster.kubectl("uncordon", "gpu-2")
+        cluster.stop_node("gpu-1")
+        # The cluster waits for a minute until it gives a node up, and its pods live with that for half a minute more.
+        assert "gpu-1" in namespace.wait_reason("digits", "NodeLost", seconds=180)
+        namespace.wait_event("digits", "NodeLost")
+        namespace.wait_ready("digits", seconds=120)
+        (other,) = namespace.pods("digits")
+        assert other["spec"]["nodeName"] == "gpu-2"
+    finally:
+        cluster.start_node("gpu-1")
+        cluster.kubectl("uncordon", "gpu-2")
