@@ -85,10 +85,10 @@ class Process:
         self.process = None
         return time.monotonic() - started
 
-    def resident_mib(self) -> float:
-        """Resident memory now."""
+    def resident_mib(self, *, peak: bool = False) -> float:
+        """Resident memory now, or the most it ever was."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+        return int(status.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 1024
 
 
 class Triton(Process):

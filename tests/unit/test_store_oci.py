@@ -360,7 +360,7 @@ def test_docker_hub_goes_by_several_names() -> None:
     config = docker_config({"https://index.docker.io/v1/": AUTH})
     surroundings = Surroundings(shown="the model", policy=LOCAL, credentials=Credentials({".dockerconfigjson": config}))
     remote = OciRemote(source, surroundings)
-    assert (remote._base, remote._login()) == ("https://registry-1.docker.io/v2/team/model", ("ann", "pass"))
+    assert (remote._base, remote._login.login()) == ("https://registry-1.docker.io/v2/team/model", ("ann", "pass"))
 
 
 async def test_anonymous_tokens(registry: Registry) -> None:

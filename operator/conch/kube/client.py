@@ -72,9 +72,15 @@ class KubeClient:
         return await self._json("GET", resource.path(namespace=namespace, name=name), accept=_METADATA_ONLY)
 
     async def pages(
-        self, resource: Resource, *, label_selector: str = "", metadata_only: bool = False
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
     ) -> AsyncIterator[Json]:
-        """List the whole cluster's objects of a resource, page by page: all of them at once may be a gigabyte.
+        """List a namespace's or the whole cluster's objects, page by page: all of them at once may be a gigabyte.
 
         All pages show the same resource version. Raises ApiError (410) when the list took so long that the API server
         forgot it.
@@ -82,9 +88,11 @@ class KubeClient:
         query = {"limit": str(_PAGE)}
         if label_selector:
             query["labelSelector"] = label_selector
+        if field_selector:
+            query["fieldSelector"] = field_selector
         accept = _METADATA_ONLY.replace("Metadata;", "MetadataList;") if metadata_only else "application/json"
         while True:
-            page = await self._json("GET", resource.path(), query=query, accept=accept)
+            page = await self._json("GET", resource.path(namespace=namespace), query=query, accept=accept)
             yield page
             token = page.get("metadata", {}).get("continue")
             if not token:

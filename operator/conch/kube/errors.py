@@ -33,3 +33,7 @@ class ApiError(Exception):
 
 class ApiUnavailableError(Exception):
     """The API server could not be reached or did not answer in time."""
+
+
+class KubeconfigError(Exception):
+    """A person's kubeconfig does not say how to connect; the message says what is wrong with it."""

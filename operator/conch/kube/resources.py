@@ -38,5 +38,7 @@ SECRETS: Final = Resource(group="", version="v1", plural="secrets", kind="Secret
 SERVICES: Final = Resource(group="", version="v1", plural="services", kind="Service")
 PODS: Final = Resource(group="", version="v1", plural="pods", kind="Pod")
 EVENTS: Final = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
+CORE_EVENTS: Final = Resource(group="", version="v1", plural="events", kind="Event")
+"""The same Events by their older name: the only one that Kubernetes' own role `view` may read."""
 LEASES: Final = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
 MODEL_DEPLOYMENTS: Final = Resource(group=names.GROUP, version=names.VERSION, plural=names.PLURAL, kind=names.KIND)

@@ -35,7 +35,8 @@ class Credentials(Mapping[str, str]):
         """The Secret's entries, read anew at every fetch: the kubelet brings changes. Raises StoreError."""
         entries = {}
         try:
-            for entry in sorted(folder.iterdir()):
+            # Where there is no Secret, there may be no folder either.
+            for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
                 # Names that start with two dots are the kubelet's own, for swapping all entries at once.
                 if entry.name.startswith("..") or not entry.is_file():
                     continue

@@ -14,12 +14,14 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 import h11
+from aiohttp.abc import ResolveResult
 
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
@@ -43,6 +45,7 @@ class EgressProxy:
         self._policy = policy
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS_MOST)
         self._open: set[socket.socket] = set()
+        self._asked: set[Future[list[ResolveResult]]] = set()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
@@ -77,6 +80,9 @@ class EgressProxy:
             for connection in self._open:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+            asked = tuple(self._asked)
+        for each in asked:
+            each.cancel()
 
     def _accept(self) -> None:
         while not self._closing:
@@ -92,7 +98,7 @@ class EgressProxy:
             self._spawn(lambda client=client: self._serve(client))  # type: ignore[misc]
 
     def _serve(self, client: socket.socket) -> None:
-        with self._tracked(client), suppress(OSError, h11.RemoteProtocolError):
+        with suppress(OSError, h11.ProtocolError), self._tracked(client):
             client.settimeout(IDLE_SECONDS)
             request, rest = _read_head(client)
             target = _target(request)
@@ -115,7 +121,9 @@ class EgressProxy:
                     upstream.sendall(rest)
                     _relay(client, upstream, _moved)
                 else:
-                    _relay(client, upstream, _Requests(target, request, rest, upstream).forward)
+                    requests = _Requests(target, request, rest, upstream)
+                    if requests.begin():
+                        _relay(client, upstream, requests.forward)
 
     def _dial(self, target: "_Target") -> socket.socket:
         if not self._policy.allows_host(target.host):
@@ -125,12 +133,22 @@ class EgressProxy:
                 "(chart: policy.sources.allowedHosts)",
             )
         assert self._loop  # noqa: S101 - started
-        asked = asyncio.run_coroutine_threadsafe(self._resolver.resolve(target.host, target.port), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(
+            self._resolver.resolve(target.host, target.port, socket.AF_UNSPEC), self._loop
+        )
+        with self._lock:
+            self._asked.add(asked)
         try:
+            if self._closing:
+                raise TimeoutError
             addresses = [result["host"] for result in asked.result(CONNECT_SECONDS)]
-        except TimeoutError:
-            asked.cancel()
-            raise
+        except CancelledError as error:
+            raise TimeoutError from error
+        finally:
+            with self._lock:
+                self._asked.discard(asked)
+            if not asked.done():
+                asked.cancel()
         failure = OSError("the name has no address")
         for address in addresses:
             try:
@@ -148,8 +166,9 @@ class EgressProxy:
             self._open.add(connection)
         try:
             with connection:
-                if not self._closing:
-                    yield
+                if self._closing:
+                    raise OSError("the proxy is closed")
+                yield
         finally:
             with self._lock:
                 self._open.discard(connection)
@@ -176,36 +195,41 @@ class _Requests:
         self._target = target
         self._upstream = upstream
         self._parser = _parser()
-        self._hand_on(first)
-        # The parser that read the head is over; a body goes on as it comes.
-        self._body_left = _content_length(first) - len(rest)
-        if rest:
-            upstream.sendall(rest)
+        self._body_left = 0
+        self._first = first
+        self._rest = rest
 
     def forward(self, client: socket.socket, _upstream: socket.socket, _pipe: tuple[int, int]) -> bool:
         """Hand on what the client sent; False when it closed, or asks for another host on this connection."""
         data = client.recv(HEAD_BYTES_MOST)
-        if not data:
-            return False
-        if self._body_left > 0:
-            self._body_left -= len(data)
-            self._upstream.sendall(data)
-            return True
-        self._parser.receive_data(data)
-        event = self._parser.next_event()
-        if event is h11.NEED_DATA:
-            return True
-        if not isinstance(event, h11.Request) or _target(event) != self._target:
-            return False
-        self._hand_on(event)
-        rest, _ = self._parser.trailing_data
-        self._body_left = _content_length(event) - len(rest)
-        if rest:
-            self._upstream.sendall(rest)
-        self._parser = _parser()
+        return bool(data) and self._take(data)
+
+    def begin(self) -> bool:
+        """Hand on the first request, and what came with it."""
+        self._hand_on(self._first)
+        return self._take(self._rest)
+
+    def _take(self, data: bytes) -> bool:
+        while data:
+            if self._body_left:
+                body, data = data[: self._body_left], data[self._body_left :]
+                self._body_left -= len(body)
+                self._upstream.sendall(body)
+                continue
+            self._parser.receive_data(data)
+            event = self._parser.next_event()
+            if event is h11.NEED_DATA:
+                return True
+            if not isinstance(event, h11.Request) or _target(event) != self._target or event.method == b"CONNECT":
+                return False
+            self._hand_on(event)
+            data, _ = self._parser.trailing_data
+            # A parser reads one head; a body goes on as it comes.
+            self._parser = _parser()
         return True
 
     def _hand_on(self, request: h11.Request) -> None:
+        self._body_left = _content_length(request)
         parts = urlsplit(request.target.decode())
         path = parts.path or "/"
         target = f"{path}?{parts.query}" if parts.query else path

@@ -40,6 +40,8 @@ class Request:
     credentials_folder: Path
     limit_bytes: int
     progress: Progress
+    credentials: Credentials | None = None
+    """In place of the Secret's, for whom a person gives them to."""
     pinned: str = ""
     """What the source's name stood for when another pod fetched it: that is fetched where the store still has it."""
     known: str = ""
@@ -99,7 +101,7 @@ def _from_claim(request: Request, source: ClaimSource, folder: Path) -> Callable
         tree, path = folder / "tree", request.claim_mount / source.path
         linked = link_claim(source, request.claim_mount, tree, progress=request.progress, checkpoint=checkpoint)
         only = tree / path.name
-        if list(linked.sha256) == [path.name] and only.is_symlink() and is_archive(only, path.name):
+        if not path.is_dir() and is_archive(only, path.name):
             archive = only.resolve()
             shutil.rmtree(tree)
             sha256 = _extract(request, archive, path.name, tree, archive.stat().st_size, checkpoint)
@@ -131,6 +133,7 @@ async def _from_remote(
                         shown=request.shown,
                         limit_bytes=request.limit_bytes,
                         progress=request.progress,
+                        abort=proxy.close,
                     )
                 except ChangedError:
                     request.progress.bytes = request.progress.files = 0
@@ -154,15 +157,13 @@ async def _remote(
     place: HttpSource | BucketSource | HuggingFaceSource | OciSource,
     resolver: AbstractResolver | None,
 ) -> AsyncIterator[tuple[Remote, EgressProxy]]:
-    secret = request.source.credentials_secret_ref
-    credentials = Credentials.read(request.credentials_folder, secret.name) if secret else Credentials()
     proxy = EgressProxy(PolicyResolver(request.policy, resolver), request.policy)
     proxy.start()
     try:
         surroundings = Surroundings(
             shown=request.shown,
             policy=request.policy,
-            credentials=credentials,
+            credentials=_credentials(request),
             pinned=request.pinned,
             resolver=resolver,
             proxy_url=proxy.url,
@@ -174,6 +175,13 @@ async def _remote(
             await remote.close()
     finally:
         proxy.close()
+
+
+def _credentials(request: Request) -> Credentials:
+    secret = request.source.credentials_secret_ref
+    if request.credentials is not None:
+        return request.credentials
+    return Credentials.read(request.credentials_folder, secret.name) if secret else Credentials()
 
 
 def open_remote(place: HttpSource | BucketSource | HuggingFaceSource | OciSource, surroundings: Surroundings) -> Remote:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from conch.store.remote import Chunk
+from conch.store.threads import Checkpoint, never_interrupted
 
 READ_BACK_BYTES: Final = 1 << 20
 
@@ -18,10 +19,16 @@ class IncomingFile:
     page cache); nobody waits for anybody else who is doing so.
     """
 
-    def __init__(self, path: Path, arrived: dict[int, int] | None = None) -> None:
-        """`arrived`: what lies at `path` from before, as start -> end of parts."""
+    def __init__(
+        self, path: Path, arrived: dict[int, int] | None = None, checkpoint: Checkpoint = never_interrupted
+    ) -> None:
+        """`arrived`: what lies at `path` from before, as start -> end of parts.
+
+        `checkpoint` is called where much may have to be read back from the disk.
+        """
         self._path = path
         self._arrived = dict(arrived or {})
+        self._checkpoint = checkpoint
         self._descriptor = -1
         self._sha256 = hashlib.sha256()
         self._hashed = 0
@@ -50,16 +57,23 @@ class IncomingFile:
         self._path.write_bytes(content)
         return hashlib.sha256(content).hexdigest()
 
+    @property
+    def hashed_bytes(self) -> int:
+        """How much of the file the hash covers, from its front."""
+        return self._hashed
+
     def start_again(self) -> None:
         """Forget every byte."""
         os.ftruncate(self._open(), 0)
         self._arrived, self._hashed, self._sha256 = {}, 0, hashlib.sha256()
 
     def finish(self) -> str:
-        """The sha256 of all that arrived, in hex; closes the file."""
-        self._open()
+        """The sha256 of all that arrived, in hex, and nothing else is in the file; closes it."""
+        descriptor = self._open()
         with self._hashing:
             self._hash_what_arrived()
+        # What was hashed is what will be there: a longer file may have lain here before.
+        os.ftruncate(descriptor, self._hashed)
         self.close()
         return self._sha256.hexdigest()
 
@@ -79,6 +93,7 @@ class IncomingFile:
 
     def _hash_what_arrived(self) -> None:
         while self._hashed < (end := self._end_without_gap()):
+            self._checkpoint()
             chunk = os.pread(self._descriptor, min(READ_BACK_BYTES, end - self._hashed), self._hashed)
             if not chunk:
                 raise OSError(f"{self._path.name} became shorter while it was written")

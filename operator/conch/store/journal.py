@@ -5,7 +5,7 @@ when the page cache is whole, and thrown away with the files after a crash of th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -35,8 +35,28 @@ class Journal:
         self._path = path
         self._out: IO[str] | None = None
 
-    def open(self) -> Mapping[str, Known]:
-        """What it says so far, by path; writes go on behind that."""
+    def open(self, files: Iterable[RemoteFile]) -> Mapping[str, Known]:
+        """What it says of these files as they are listed now, by path; it forgets all else. Writes go on behind that.
+
+        What it forgets may be overwritten: were it remembered, an earlier listing that comes back would make what lies
+        there pass for its own.
+        """
+        said = self._read()
+        known = {file.path: entry for file in files if (entry := said.get(file.path)) and entry.is_of(file)}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        self._out = fresh.open("w", buffering=1 << 16)
+        for path, entry in known.items():
+            for start, end in entry.parts.items():
+                self._write(path, entry, start, end, None)
+            if entry.sha256:
+                self._write(path, entry, 0, entry.size or 0, entry.sha256)
+        self._out.close()
+        fresh.rename(self._path)
+        self._out = self._path.open("a", buffering=1)
+        return known
+
+    def _read(self) -> Mapping[str, Known]:
         known: dict[str, Known] = {}
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         for line in lines:
@@ -51,9 +71,6 @@ class Journal:
                 entry.parts[start] = end
             else:
                 entry.sha256 = sha256
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._out = self._path.open("a", buffering=1)
-        self._out.write("\n")  # behind what a crash may have cut off
         return known
 
     def add_part(self, file: RemoteFile, start: int, end: int) -> None:
@@ -65,8 +82,12 @@ class Journal:
         self._add(file, 0, file.size or 0, sha256)
 
     def _add(self, file: RemoteFile, start: int, end: int, sha256: str | None) -> None:
-        if self._out is not None and file.version:
-            self._out.write(json.dumps([file.path, file.version, file.size, start, end, sha256]) + "\n")
+        if file.version:
+            self._write(file.path, Known(file.version, file.size), start, end, sha256)
+
+    def _write(self, path: str, known: Known, start: int, end: int, sha256: str | None) -> None:
+        if self._out is not None:
+            self._out.write(json.dumps([path, known.version, known.size, start, end, sha256]) + "\n")
 
     def close(self) -> None:
         """End writing."""

@@ -11,6 +11,7 @@ from conch.store.remote import Listing
 
 FILES_MOST: Final = 20_000
 PATH_MAX_LENGTH: Final = 1024
+PATH_MAX_DEPTH: Final = 32
 
 
 def check_listing(listing: Listing, *, shown: str, limit_bytes: int) -> None:
@@ -52,4 +53,6 @@ def _refused_path(path: str) -> str | None:
         return "is not a plain relative path"
     if len(os.fsencode(path)) > PATH_MAX_LENGTH:
         return "is too long"
+    if len(plain.parts) > PATH_MAX_DEPTH:
+        return "is too deep"
     return refused_name(os.fsencode(path))

@@ -17,7 +17,7 @@ _OBSTACLES: Final = {
 
 
 def names_are_free(situation: Situation) -> Finding | None:
-    """No object of somebody else's stands where a child has to be."""
+    """No object of somebody else stands where one of Conch's has to be."""
     observed, owner = situation.observed, situation.owner
     foreign = {
         id_: child.controller
@@ -35,7 +35,10 @@ def names_are_free(situation: Situation) -> Finding | None:
 
 
 def admin_key_is_ours(situation: Situation) -> Finding | None:
-    """The pods run with the key that Conch made; a Secret cannot be read, so its content shows by its effect."""
+    """The pods run with the admin key that Conch made.
+
+    A Secret cannot be read, so its content shows by its effect.
+    """
     secret = ChildId(kind=ChildKind.SECRET, name=names.admin_key_secret(situation.owner.name, situation.owner.uid))
     if any(pod.key_refused for pod in situation.pods):
         return _name_conflict(secret, "holds another key than the one Conch makes")
@@ -49,7 +52,7 @@ def admin_key_is_ours(situation: Situation) -> Finding | None:
 
 
 def children_are_accepted(situation: Situation) -> Finding | None:
-    """The API server took every child that was written."""
+    """The API server accepts every object that Conch writes."""
     refusals = {id_: said for id_, said in situation.observed.refusals.items() if id_ in situation.unwritten}
     for child, detail in sorted(refusals.items()):
         if EXCEEDED_QUOTA in detail:
@@ -59,9 +62,10 @@ def children_are_accepted(situation: Situation) -> Finding | None:
 
 
 def earlier_obstacles_are_gone(situation: Situation) -> Finding | None:
-    """What stood in the way of a child before a restart of the operator does so until that child was written.
+    """Nothing that stood in the way before the operator restarted still does.
 
-    Obstacles are in memory only: without this, each restart would call the object ready until it meets them again.
+    What stood in a child's way does so until that child was written. Obstacles are in memory only: without this, each
+    restart would call the object ready until it meets them again.
     """
     before = situation.owner.status.condition(ConditionType.READY)
     if before is None or before.status is not ConditionStatus.FALSE or before.reason not in _OBSTACLES:
@@ -73,7 +77,7 @@ def earlier_obstacles_are_gone(situation: Situation) -> Finding | None:
 
 
 def traffic_is_routed(situation: Situation) -> Finding | None:
-    """The Service sends to the pods that serve; until then nobody reaches them."""
+    """The Service sends to the pods that serve."""
     for child in sorted(situation.unwritten):
         if child.kind is ChildKind.SERVICE:
             return progressing(Reason.PROGRESSING, f"{child} is being pointed to the pods that serve.")

@@ -21,7 +21,10 @@ def agents_report_no_failure(situation: Situation) -> Finding | None:
 
 
 def agents_can_be_asked(situation: Situation) -> Finding | None:
-    """The operator reaches the agents: by their word files are pinned, and a new revision gets the traffic."""
+    """The operator reaches the agents of a new revision's pods.
+
+    By their word files are pinned, and the revision gets the traffic.
+    """
     for pod in situation.pods if situation.succession.candidate else ():
         if pod.agent_unreachable and (pod.ready or _agent_runs(pod)):
             return stalled(
@@ -33,7 +36,7 @@ def agents_can_be_asked(situation: Situation) -> Finding | None:
 
 
 def replicas_are_ready(situation: Situation) -> Finding | None:
-    """As many pods as wanted serve; otherwise says what they are doing."""
+    """As many pods serve as are wanted."""
     if situation.ready >= situation.desired_replicas:
         return None
     count = f"{situation.ready} of {situation.desired_replicas} replicas serve"

@@ -30,7 +30,7 @@ def pods_can_be_created(situation: Situation) -> Finding | None:
 
 
 def images_are_pulled(situation: Situation) -> Finding | None:
-    """The kubelets get the images."""
+    """No pod fails to get its images."""
     for pod, container in situation.containers:
         if container.waiting_reason in _IMAGE_REASONS:
             return stalled(
@@ -43,7 +43,7 @@ def images_are_pulled(situation: Situation) -> Finding | None:
 
 
 def containers_are_configured(situation: Situation) -> Finding | None:
-    """The kubelets find everything the containers name."""
+    """The kubelets find everything that the containers name."""
     for pod, container in situation.containers:
         if container.waiting_reason in ("CreateContainerConfigError", "CreateContainerError"):
             return stalled(
@@ -72,7 +72,10 @@ def containers_keep_running(situation: Situation) -> Finding | None:
 
 
 def pods_are_not_evicted(situation: Situation) -> Finding | None:
-    """No pod was ended by its node; one that comes in its place would most likely end the same way."""
+    """No pod that is missing was ended by its node.
+
+    One that comes in its place would most likely end the same way.
+    """
     wanted = situation.succession.wanted
     if wanted is None or situation.ready >= situation.desired_replicas:
         return None
@@ -83,7 +86,7 @@ def pods_are_not_evicted(situation: Situation) -> Finding | None:
 
 
 def pods_have_volumes(situation: Situation) -> Finding | None:
-    """There is a volume for every claim of the pods."""
+    """No pod waits for a volume."""
     waiting = (pod.unschedulable_message for pod in situation.pods if not pod.scheduled)
     message = next((m.rstrip(". ") for m in waiting if any(word in m.lower() for word in _VOLUME_WORDS)), None)
     if message is None:
@@ -100,7 +103,7 @@ def pods_have_volumes(situation: Situation) -> Finding | None:
 
 
 def pods_have_a_node(situation: Situation) -> Finding | None:
-    """The scheduler has a place for every pod."""
+    """The scheduler finds a node for every pod."""
     waiting = [pod for pod in situation.pods if pod.unschedulable_message and not pod.scheduled]
     if not waiting:
         return None
@@ -120,7 +123,7 @@ def pods_have_a_node(situation: Situation) -> Finding | None:
 
 
 def nodes_answer(situation: Situation) -> Finding | None:
-    """No pod is on a node that the cluster has lost."""
+    """No pod that is missing was on a node that the cluster has lost."""
     wanted = situation.succession.wanted
     if wanted is None or situation.ready >= situation.desired_replicas:
         return None

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from conch.store.errors import StoreError, storage_error
 from conch.store.threads import CHUNK_BYTES, Checkpoint
 from conch.store.transfer import Progress
 
-FILES_MOST: Final = 20_000
+ENTRIES_MOST: Final = 20_000
 DEPTH_MOST: Final = 32
 
 
@@ -52,20 +53,18 @@ def link_claim(source: ClaimSource, mount: Path, tree: Path, *, progress: Progre
         ) from error
     except OSError as error:
         raise storage_error(error, link.shown) from error
-    return InPlace(sha256=link.sha256, fingerprint=fingerprint(tree))
+    return InPlace(sha256=link.sha256, fingerprint=_fingerprint(link.seen))
 
 
 def fingerprint(tree: Path) -> str:
     """What the file system says of the files behind a tree of links; raises OSError when one is gone."""
-    seen = hashlib.sha256()
-    for parent, folders, files in os.walk(tree):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(parent, name)
-            now = path.stat()
-            fields = (path.relative_to(tree).as_posix(), now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-            seen.update(repr(fields).encode())
-    return seen.hexdigest()
+    paths = (Path(parent, name) for parent, _, names in os.walk(tree) for name in names)
+    return _fingerprint({path.relative_to(tree).as_posix(): path.stat() for path in paths})
+
+
+def _fingerprint(seen: Mapping[str, os.stat_result]) -> str:
+    fields = [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in sorted(seen.items())]
+    return hashlib.sha256(repr(fields).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -75,6 +74,9 @@ class _Link:
     progress: Progress
     checkpoint: Checkpoint
     sha256: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, os.stat_result] = field(default_factory=dict)
+    """What the file system said of each file before it was read: a write while it is read shows afterwards."""
+    entries: int = 0
     shown: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +87,10 @@ class _Link:
 
     def entry(self, path: Path, target: Path, name: str, depth: int) -> None:
         """Link one file or folder, as the descriptor that was checked shows it: its name may change meanwhile."""
+        self.checkpoint()
+        self.entries += 1
+        if self.entries > ENTRIES_MOST:
+            raise self.error(Reason.SOURCE_TOO_LARGE, f"it has more than {ENTRIES_MOST} files and folders")
         if depth > DEPTH_MOST:
             raise self.error(
                 Reason.INVALID_MODEL, f"folders are nested more than {DEPTH_MOST} deep, or a link leads back"
@@ -95,9 +101,10 @@ class _Link:
             if not real.is_relative_to(self.root):
                 raise self.error(
                     Reason.SOURCE_NOT_ALLOWED,
-                    f"{path.name} is a symbolic link that leaves the claim; copy the file there",
+                    f"{path.name!r} is a symbolic link that leaves the claim; copy the file there",
                 )
-            mode = os.fstat(descriptor).st_mode
+            seen = os.fstat(descriptor)
+            mode = seen.st_mode
             if stat.S_ISDIR(mode):
                 target.mkdir()
                 for each in sorted(os.listdir(descriptor)):  # noqa: PTH208 - of what was checked, not of a name
@@ -105,18 +112,17 @@ class _Link:
             elif stat.S_ISREG(mode):
                 if reason := refused_name(os.fsencode(name)):
                     raise self.error(Reason.INVALID_MODEL, f"the file {name!r} {reason}; rename it")
+                self.seen[name] = seen
                 self.sha256[name] = self._hash(descriptor)
                 target.symlink_to(real)
             else:
                 raise self.error(
-                    Reason.INVALID_MODEL, f"{path.name} is a special file; only files and folders are read"
+                    Reason.INVALID_MODEL, f"{path.name!r} is a special file; only files and folders are read"
                 )
         finally:
             os.close(descriptor)
 
     def _hash(self, descriptor: int) -> str:
-        if len(self.sha256) >= FILES_MOST:
-            raise self.error(Reason.SOURCE_TOO_LARGE, f"it has more than {FILES_MOST} files")
         digest = hashlib.sha256()
         while chunk := os.read(descriptor, CHUNK_BYTES):
             self.checkpoint()

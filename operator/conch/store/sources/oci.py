@@ -1,13 +1,11 @@
 """An artefact in an OCI registry, by the distribution specification: a manifest, and a blob for each of its layers."""
 
 import asyncio
-import base64
 import hashlib
-import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import yarl
@@ -15,13 +13,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from conch.api.reasons import Reason
 from conch.api.source import OciSource
-from conch.store.errors import StoreError
-from conch.store.http_client import HttpClient, basic, username_and_password
+from conch.store.http_client import HttpClient
+from conch.store.registry_login import RegistryLogin, repository_url
 from conch.store.remote import Chunk, Listing, RemoteFile, Surroundings
 
 MANIFEST_BYTES_MOST: Final = 4 << 20
 TOKEN_BYTES_MOST: Final = 1 << 20
-DOCKER_CONFIG_ENTRY: Final = ".dockerconfigjson"
 
 _MANIFESTS: Final = ", ".join(
     (
@@ -36,11 +33,6 @@ _NAMES: Final = ("org.opencontainers.image.title", "org.cncf.model.filepath")
 _ORAS_FOLDER: Final = "io.deis.oras.content.unpack"
 _MODEL_PACK_TAR: Final = re.compile(r"application/vnd\.cncf\.model\..+\.v1\.tar(\+gzip|\+zstd)?")
 _ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
-_DOCKER_HUB: Final = "registry-1.docker.io"
-_DOCKER_HUB_NAMES: Final = ("docker.io", "index.docker.io", _DOCKER_HUB)
-_SCHEME: Final = re.compile(r"(?:^|,)\s*(bearer|basic)(?:\s+|$)", re.IGNORECASE)
-_PARAMETER: Final = re.compile(r'(\w+)\s*=\s*"([^"]*)"')
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 
 class _Descriptor(BaseModel):
@@ -62,8 +54,8 @@ class OciRemote:
         self._source = source
         self._surroundings = surroundings
         self._client = HttpClient(surroundings, carrier=True)
-        registry = _DOCKER_HUB if source.registry in _DOCKER_HUB_NAMES else source.registry
-        self._base = f"https://{registry}/v2/{source.repository}"
+        self._login = RegistryLogin(source, surroundings, self._ask)
+        self._base = repository_url(source)
         self._authorization: str | None = None
         self._authorizing = asyncio.Lock()
 
@@ -153,95 +145,14 @@ class OciRemote:
                 return
         async with self._authorizing:
             if self._authorization == used:  # else another read has renewed it meanwhile
-                self._authorization = await self._authorized(challenges)
+                self._authorization = await self._login.authorization(challenges)
+                if self._authorization is None:
+                    self._client.refuse_status(401)
         async with self._client.get(url, headers, self._authorization) as response:
             yield response
 
-    async def _authorized(self, challenges: Iterable[str]) -> str:
-        offered = _offered(challenges)
-        login = self._login()
-        if "bearer" in offered:
-            return f"Bearer {await self._token(offered['bearer'], login)}"
-        if "basic" not in offered or login is None:
-            self._client.refuse_status(401)
-        return basic(*login)
-
-    async def _token(self, parameters: Mapping[str, str], login: tuple[str, str] | None) -> str:
-        query = {"scope": parameters.get("scope") or f"repository:{self._source.repository}:pull"}
-        if "service" in parameters:
-            query["service"] = parameters["service"]
-        try:
-            address = yarl.URL(parameters.get("realm", "")).update_query(query)
-        except ValueError:
-            address = yarl.URL()
-        if address.scheme != "https":
-            raise self._client.error(
-                Reason.SOURCE_NOT_ALLOWED,
-                f"{self._source.registry} wants a token from an address that is not https://; credentials are sent "
-                "encrypted only",
-            )
-        async with self._client.get(str(address), authorization=basic(*login) if login else None) as response:
+    async def _ask(self, url: str, authorization: str | None) -> bytes:
+        async with self._client.get(url, authorization=authorization) as response:
             if response.status != 200:
                 self._client.refuse_status(response.status)
-            content = await self._client.read_whole(response, TOKEN_BYTES_MOST, "the token for it")
-        try:
-            answer = json.loads(content)
-            token = str(answer.get("token") or answer["access_token"])
-        except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-            raise self._no_token() from error
-        if not _TOKEN.fullmatch(token):
-            raise self._no_token()
-        return token
-
-    def _no_token(self) -> StoreError:
-        return self._client.error(
-            Reason.SOURCE_UNREACHABLE, f"the token service of {self._source.registry} sent no token; check the registry"
-        )
-
-    def _login(self) -> tuple[str, str] | None:
-        config = self._surroundings.credentials.get(DOCKER_CONFIG_ENTRY)
-        if config is not None:
-            try:
-                entry = self._docker_entry(json.loads(config)["auths"])
-                if entry is not None:
-                    return _username_and_password(entry)
-            except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-                # Not chained: such errors quote what they could not read.
-                raise self._client.error(
-                    Reason.SOURCE_ACCESS_DENIED,
-                    f"{DOCKER_CONFIG_ENTRY} in the Secret of model.source.credentialsSecretRef is not what kubectl "
-                    "create secret docker-registry writes; create it anew",
-                ) from None
-        return username_and_password(self._surroundings)
-
-    def _docker_entry(self, auths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        """The entry for the registry, or for the longest folder of it that the repository is in."""
-        registry, repository = self._source.registry.lower(), self._source.repository
-        hosts = _DOCKER_HUB_NAMES if registry in _DOCKER_HUB_NAMES else (registry,)
-        found = {}
-        for key, entry in auths.items():
-            host, _, path = re.sub("^https?://", "", key).partition("/")
-            path = path.strip("/")
-            path = "" if path in ("v1", "v2") else path
-            if host.lower() in hosts and (not path or f"{repository}/".startswith(f"{path}/")):
-                found[path] = entry
-        return found[max(found, key=len)] if found else None
-
-
-def _offered(challenges: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The parameters of each scheme in WWW-Authenticate headers, which may hold several schemes each."""
-    offered: dict[str, dict[str, str]] = {}
-    for challenge in challenges:
-        _, *pieces = _SCHEME.split(challenge)
-        for scheme, parameters in zip(pieces[::2], pieces[1::2], strict=True):
-            offered.setdefault(scheme.lower(), dict(_PARAMETER.findall(parameters)))
-    return offered
-
-
-def _username_and_password(entry: Mapping[str, Any]) -> tuple[str, str]:
-    if entry.get("auth"):
-        username, colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-        if not colon:
-            raise ValueError("no colon")
-        return username, password
-    return str(entry["username"]), str(entry["password"])
+            return await self._client.read_whole(response, TOKEN_BYTES_MOST, "the token for it")
