@@ -1,6 +1,7 @@
 """A model pod without Kubernetes: Triton and the agent as processes, and a file server, all on loopback."""
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -27,12 +28,15 @@ class FileServer:
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
+    looks: Counter[str] = field(default_factory=Counter)
+    """For the size and the version alone, which comes before every fetch."""
 
     async def answer(self, request: web.Request) -> web.Response:
-        # Not a look at its size, which comes before every fetch.
-        self.requests[request.path] += request.headers.get("Range") != "bytes=0-0"
+        (self.looks if request.headers.get("Range") == "bytes=0-0" else self.requests)[request.path] += 1
         content = self.files.get(request.path)
-        return web.Response(status=404) if content is None else web.Response(body=content)
+        if content is None:
+            return web.Response(status=404)
+        return web.Response(body=content, headers={"ETag": f'"{hashlib.sha256(content).hexdigest()}"'})
 
     def assignment(self, path: str, **changes: Any) -> Assignment:
         """An assignment of the model at `path`."""
@@ -59,7 +63,7 @@ class Pod:
     triton: Triton
     pinning: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def start(self, *, pins: bool = True) -> None:
         """As the kubelet does: the agent first, Triton once the agent's startup probe is good."""
         self.agent.start(self.triton)
 
@@ -68,7 +72,8 @@ class Pod:
 
         await until("the repository folder", there)
         self.triton.start()
-        self.pinning = asyncio.create_task(self.agent.pin_what_is_fetched())
+        if pins:
+            self.pinning = asyncio.create_task(self.agent.pin_what_is_fetched())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -13,14 +14,18 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from conch.api.assignment import AgentPhase
-from conch.api.model import DynamicBatching, InstanceGroup, ModelConfig, ModelSource
+from conch.agent.decide import Wanted
+from conch.api.assignment import AgentPhase, Assignment, Pin
+from conch.api.model import DynamicBatching, InstanceGroup, ModelConfig, ModelSource, SecretReference
 from conch.api.reasons import Reason
+from conch.api.source_policy import SourcePolicy
 from conch.store import tree_digest
+from conch.store.transfer import PART_BYTES
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, Floats, classifier, scores_of, written
 from tests.contract.processes import ADMIN_KEY, until
-from tests.support.archives import tar_gz, tar_zst, zipped
+from tests.stores.https_server import HttpsServer, Slow
+from tests.support.archives import tar, tar_gz, tar_zst, zipped
 
 pytestmark = pytest.mark.contract
 
@@ -113,7 +118,9 @@ async def test_a_claim_is_served_in_place(pod: Pod, files: FileServer) -> None:
     model = classifier()
     written(pod.agent.claim / "models" / "classifier" / "1" / "model.onnx", model)
     written(pod.agent.claim / "models" / "classifier" / "config.pbtxt", CONFIG.encode())
-    pod.agent.assign(files.assignment("/").model_copy(update={"source": ModelSource(uri="pvc://models-claim/models/classifier")}))
+    pod.agent.assign(
+        files.assignment("/").model_copy(update={"source": ModelSource(uri="pvc://models-claim/models/classifier")})
+    )
     await pod.start()
     await pod.agent.until_phase(AgentPhase.READY)
     (served,) = (pod.agent.volume / "repository" / "classifier" / "1").iterdir()
@@ -147,7 +154,68 @@ async def test_a_wrong_digest_loads_nothing(pod: Pod, files: FileServer) -> None
     report = await pod.agent.until_phase(AgentPhase.FAILED)
     assert report.reason is Reason.DIGEST_MISMATCH
     assert list((pod.agent.volume / "repository").iterdir()) == []
+
+    async def tried_again() -> bool | None:
+        return len([event for event in pod.agent.events() if event.get("event") == "failed"]) >= 1 or None
+
+    await until("another try", tried_again)
+    looked_again = files.looks["/model.onnx"] + 2
+
+    async def looked() -> bool | None:
+        return files.looks["/model.onnx"] >= looked_again or None
+
+    await until("another look", looked)
+    assert (loads(pod), files.requests["/model.onnx"]) == (0, 1), "the same files are not fetched again and again"
+
+
+async def test_an_agent_killed_while_it_fetches_goes_on_where_it_was(pod: Pod, tmp_path: Path) -> None:
+    model, noise = classifier(), random.Random(1).randbytes(48 << 20)
+    content = tar({"classifier/config.pbtxt": CONFIG.encode(), "classifier/1/model.onnx": model, "noise": noise})
+    with HttpsServer(tmp_path / "store") as store:
+        store.put("m.tar", content)
+        store.fail("m.tar", Slow(bytes_per_second=len(content) // 4))
+        pod.agent.credentials.mkdir()
+        (pod.agent.credentials / "ca.crt").write_text(store.ca_certificate)
+        source = ModelSource(uri=store.uri("m.tar"), credentials_secret_ref=SecretReference(name="authority"))
+        policy = SourcePolicy(private_hosts=("127.0.0.1",))
+        wanted = Assignment(revision="r1", name="classifier", version=1, source=source, source_policy=policy)
+        pod.agent.assign(wanted)
+        await pod.start()
+        journal = pod.agent.volume / "partial" / Wanted.of(wanted).fetch_key / "journal"
+
+        async def part_arrived() -> bool | None:
+            return (journal.exists() and len(journal.read_text().split()) > 0) or None
+
+        await until("the first part", part_arrived)
+        pod.agent.stop(signal.SIGKILL)
+        store.heal("m.tar")
+        store.log.clear()
+        pod.agent.start(pod.triton)
+        await pod.agent.until_phase(AgentPhase.READY)
+        asked = [entry for entry in store.log if "bytes=0-0" not in str(entry)]
+        parts = -(-len(content) // PART_BYTES)
+        assert 0 < len(asked) < parts, asked
+    np.testing.assert_allclose(infer_grpc(pod), scores_of(model, X), rtol=1e-5)
+
+
+async def test_nothing_is_loaded_before_it_is_pinned_and_nothing_else_after(pod: Pod, files: FileServer) -> None:
+    files.files["/model.onnx"] = classifier(1)
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.start(pins=False)
+    report = await pod.agent.until_phase(AgentPhase.FETCHED)
+    assert report.digest
+    assert await pod.agent.tell("r1", Pin(digest=report.digest), key="not the key") == 401
+    other = Pin(digest=f"sha256:{'0' * 64}", resolved="etag before")
+    assert await pod.agent.tell("r1", other) == 204
+    report = await pod.agent.until_phase(AgentPhase.FAILED)
+    assert (report.reason, "etag before" in report.message) == (Reason.SOURCE_CHANGED, True)
     assert loads(pod) == 0
+    # The kubelet brings the assignment with another pin: that is what counts from then on.
+    assert report.digest
+    pin = Pin(digest=report.digest, resolved=report.resolved)
+    pod.agent.assign(files.assignment("/model.onnx", pin=pin))
+    await pod.agent.until_phase(AgentPhase.READY)
+    assert (loads(pod), files.requests["/model.onnx"]) == (1, 1)
 
 
 async def test_a_missing_source_is_reported_and_heals_when_it_appears(pod: Pod, files: FileServer) -> None:

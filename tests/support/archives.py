@@ -8,6 +8,11 @@ from typing import Literal
 import zstandard
 
 
+def tar(files: dict[str, bytes]) -> bytes:
+    """Files in a row, not packed."""
+    return _tar(files, "w")
+
+
 def tar_gz(files: dict[str, bytes]) -> bytes:
     """A small archive."""
     return _tar(files, "w:gz")

@@ -12,7 +12,7 @@ from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import ConditionType
-from conch.core.actions import Apply, Delete, EnsureAdminKey
+from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
 from conch.core.observed import (
     ChildId,
     ChildKind,
@@ -50,11 +50,18 @@ def _serving(**spec: Any) -> World:
     return world
 
 
+def _object_of(action: Action) -> object:
+    match action:
+        case Delete():
+            return action.id
+        case TellPin():
+            return action.pod
+        case _:
+            return action.desired.id
+
+
 def _touched(planned: Plan) -> list[str]:
-    return [
-        f"{type(action).__name__} {action.id if isinstance(action, Delete) else action.desired.id}"
-        for action in planned.actions
-    ]
+    return [f"{type(action).__name__} {_object_of(action)}" for action in planned.actions]
 
 
 def _deployments(world: World) -> set[str]:

@@ -33,7 +33,7 @@ async def run(settings: AgentSettings, *, resolver: AbstractResolver | None = No
     volume = Volume(settings.model_folder)
     loop = asyncio.get_running_loop()
     # Python's default grows with the node's cores; each thread costs memory beside every model.
-    loop.set_default_executor(ThreadPoolExecutor(max_workers=3, thread_name_prefix="agent"))
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=8, thread_name_prefix="agent"))
     stop = asyncio.Event()
     with _signals(loop, stop):
         async with TritonClient(settings.triton_address, settings.admin_key) as triton:

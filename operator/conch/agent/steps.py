@@ -134,7 +134,7 @@ class Steps:
             return
         known = self._volume.record(key)
         if known is not None and await in_thread(lambda _checkpoint: self._is_as_before(wanted, known)):
-            raise _source_changed(wanted, known)
+            raise _other_files(wanted, known)
         request = Request(
             source=assignment.source,
             policy=assignment.source_policy,
@@ -150,15 +150,15 @@ class Steps:
             if fetched is not None:
                 await in_thread(lambda _checkpoint: self._keep(wanted, folder, Record(**asdict(fetched))))
         record = self._volume.record(key)
-        if record is not None and assignment.pin is not None and record.digest != assignment.pin.digest:
-            raise _source_changed(wanted, record)
+        if record is not None and wanted.expected_digest not in (None, record.digest):
+            raise _other_files(wanted, record)
 
     def _is_as_before(self, wanted: Wanted, known: Record) -> bool:
-        """Whether other files than the pinned ones were fetched, and fetching them again would be for nothing.
+        """Whether other files than the expected ones were fetched, and fetching them again would be for nothing.
 
         Where the store tells nothing of its files' versions, a large model is not fetched again and again.
         """
-        if wanted.assignment.pin is None or known.digest == wanted.assignment.pin.digest:
+        if wanted.expected_digest in (None, known.digest):
             return False
         if known.fingerprint:
             with suppress(OSError):
@@ -260,14 +260,20 @@ def _load_failure(said: str) -> tuple[Reason, str]:
     return Reason.MODEL_LOAD_FAILED, said
 
 
-def _source_changed(wanted: Wanted, record: Record) -> StepError:
-    pin = wanted.assignment.pin
-    before = _known_as(pin.digest, pin.resolved) if pin else "something else"
+def _other_files(wanted: Wanted, record: Record) -> StepError:
+    """The source's files are not those that were declared, or not those that the other replicas have."""
+    source, pin = wanted.assignment.source, wanted.assignment.pin
+    shown, now = without_query(source.uri), _known_as(record.digest, record.resolved)
+    if source.digest or pin is None:
+        return StepError(
+            Reason.DIGEST_MISMATCH,
+            f"{shown} has the digest {now}, declared is {source.digest}; nothing was loaded. Either the files were "
+            "changed or the declaration is wrong",
+        )
     return StepError(
         Reason.SOURCE_CHANGED,
-        f"{without_query(wanted.assignment.source.uri)} has changed since this revision was first fetched: then it was "
-        f"{before}, now it is {_known_as(record.digest, record.resolved)}. Restore it, or give spec.model another "
-        "version, source or digest to serve what is there now",
+        f"{shown} has changed since this revision was first fetched: it was {_known_as(pin.digest, pin.resolved)}, now "
+        f"it is {now}. Restore it, or give spec.model another version, source or digest to serve what is there now",
     )
 
 

@@ -7,7 +7,7 @@ are wanted are verified; until then nothing is taken from the old one. Whatever 
 from dataclasses import dataclass
 
 from conch.api import names
-from conch.api.assignment import AgentPhase
+from conch.api.assignment import AgentPhase, AgentReport
 from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
@@ -73,6 +73,11 @@ def ready_pods(served: ServedRevision, observed: Observed) -> tuple[ObservedPod,
     return tuple(
         pod
         for pod in observed.pods_of(served.workload)
-        if pod.ready
-        and (pod.report is None or (pod.report.phase is AgentPhase.READY and pod.report.revision == served.revision))
+        if pod.ready and (pod.report is None or _serves(pod.report, served))
     )
+
+
+def _serves(report: AgentReport, served: ServedRevision) -> bool:
+    """Whether an agent says that its pod serves this revision, from its pinned files."""
+    same_files = served.digest is None or report.digest == served.digest
+    return report.phase is AgentPhase.READY and report.revision == served.revision and same_files

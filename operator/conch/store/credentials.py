@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -42,17 +43,18 @@ class Credentials(Mapping[str, str]):
                     continue
                 with entry.open("rb") as stream:
                     content = stream.read(ENTRY_BYTES_MOST)
-                entries[entry.name] = content.decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
+                with suppress(UnicodeDecodeError):  # somebody else's entry: all of ours are text
+                    entries[entry.name] = content.decode().strip()
+        except OSError as error:
             raise StoreError(
                 Reason.SOURCE_ACCESS_DENIED,
-                f"the Secret {secret} (model.source.credentialsSecretRef) cannot be read: its entries must be text",
+                f"the Secret {secret} (model.source.credentialsSecretRef) cannot be read: {error.strerror}",
             ) from error
         if not entries:
             raise StoreError(
                 Reason.SOURCE_ACCESS_DENIED,
-                f"the Secret {secret} (model.source.credentialsSecretRef) is not there or has no entries; create it in "
-                "the ModelDeployment's namespace, its pods see it within two minutes",
+                f"the Secret {secret} (model.source.credentialsSecretRef) is not there or has no text in it; create it "
+                "in the ModelDeployment's namespace, its pods see it within two minutes",
             )
         return cls(entries)
 

@@ -33,7 +33,6 @@ IDLE_SECONDS: Final = 60.0
 HEAD_BYTES_MOST: Final = 64 << 10
 CONNECTIONS_MOST: Final = 64
 _PIPE_BYTES: Final = 1 << 20
-_STACK_BYTES: Final = 256 << 10
 _HOP_BY_HOP: Final = frozenset({b"proxy-connection", b"proxy-authorization", b"connection", b"keep-alive"})
 
 
@@ -115,6 +114,7 @@ class EgressProxy:
                 self._problem = _words(target, error)
                 _answer(client, 502, self._problem)
                 return
+            self._problem = None
             with self._tracked(upstream):
                 if request.method == b"CONNECT":
                     client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -175,11 +175,7 @@ class EgressProxy:
 
     @staticmethod
     def _spawn(work: Callable[[], None]) -> None:
-        before = threading.stack_size(_STACK_BYTES)
-        try:
-            threading.Thread(target=work, daemon=True, name="egress").start()
-        finally:
-            threading.stack_size(before)
+        threading.Thread(target=work, daemon=True, name="egress").start()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,19 @@ from conch.store.credentials import Credentials
 from conch.store.digest import listing_digest
 from conch.store.egress_proxy import EgressProxy
 from conch.store.errors import StoreError, storage_error, without_query
+from conch.store.listing_checks import FILES_MOST
 from conch.store.remote import Bridged, ChangedError, Listing, Remote, Surroundings, TransientError
 from conch.store.sources.claim import link_claim
 from conch.store.threads import Checkpoint, in_thread
 from conch.store.transfer import ATTEMPTS_WITHOUT_PROGRESS, PATIENCE_SECONDS, Progress, transfer, unreachable
 
 LISTINGS_MOST: Final = 3
+_REASONS_OF_A_CONNECTION: Final = (
+    Reason.SOURCE_UNREACHABLE,
+    Reason.SOURCE_ACCESS_DENIED,
+    Reason.SOURCE_NOT_FOUND,
+)
+"""What a client may make of a proxy that did not connect it."""
 _Result = TypeVar("_Result")
 
 
@@ -70,8 +77,8 @@ async def fetch(
     """Fetch into `folder`/tree (`folder` is fresh); None when the source still is what `request.known` says.
 
     The tree holds the artefact's files: a folder's, an archive's content, or a bare file under its own name. `partial`
-    keeps what arrived when it fails, and is emptied when it succeeds. Raises StoreError, also for a declared digest
-    that does not match.
+    keeps what arrived when it fails, and is emptied when it succeeds. Whether these are the files that somebody
+    declared or pinned is for the caller to see. Raises StoreError.
     """
     try:
         place = request.source.place
@@ -80,20 +87,8 @@ async def fetch(
     if refusal := request.policy.refusal(place):
         raise StoreError(Reason.SOURCE_NOT_ALLOWED, f"{request.shown}: {refusal}")
     if isinstance(place, ClaimSource):
-        fetched = await in_thread(_from_claim(request, place, folder))
-    else:
-        found = await _from_remote(request, place, partial, folder, resolver)
-        if found is None:
-            return None
-        fetched = found
-    declared = request.source.digest
-    if declared and fetched.digest != declared:
-        raise StoreError(
-            Reason.DIGEST_MISMATCH,
-            f"{request.shown} has the digest {fetched.digest}, declared is {declared}; nothing was loaded. Either the "
-            "files were changed or the declaration is wrong",
-        )
-    return fetched
+        return await in_thread(_from_claim(request, place, folder))
+    return await _from_remote(request, place, partial, folder, resolver)
 
 
 def _from_claim(request: Request, source: ClaimSource, folder: Path) -> Callable[[Checkpoint], Fetched]:
@@ -104,8 +99,8 @@ def _from_claim(request: Request, source: ClaimSource, folder: Path) -> Callable
         if not path.is_dir() and is_archive(only, path.name):
             archive = only.resolve()
             shutil.rmtree(tree)
-            sha256 = _extract(request, archive, path.name, tree, archive.stat().st_size, checkpoint)
-            return _fetched(sha256, tree, "")
+            sha256 = _extract(request, archive, path.name, tree, 0, 0, checkpoint)
+            return _fetched(request, sha256, tree, "")
         digest = listing_digest(linked.sha256)
         return Fetched(digest=digest, resolved="", bytes=request.progress.bytes, fingerprint=linked.fingerprint)
 
@@ -222,13 +217,11 @@ async def _patiently(attempt: Callable[[], Awaitable[_Result]], shown: str) -> _
 def _with_proxy_words(error: StoreError, proxy: EgressProxy, shown: str) -> StoreError:
     """The proxy knows what its clients do not say: that an address is not allowed, or why it could not be reached."""
     problem = proxy.take_problem()
+    if error.reason not in _REASONS_OF_A_CONNECTION or problem is None:
+        return error
     if isinstance(problem, StoreError):
         return StoreError(problem.reason, f"{shown}: {problem.message}")
-    if problem and error.reason is Reason.SOURCE_UNREACHABLE:
-        return StoreError(
-            error.reason, f"{shown} cannot be fetched: {problem}; check the address and the network, it is tried again"
-        )
-    return error
+    return unreachable(shown, problem)
 
 
 def _arrange(
@@ -239,43 +232,64 @@ def _arrange(
     folder: Path,
     checkpoint: Checkpoint,
 ) -> Fetched:
-    """Make the tree of what was transferred; the last step, so that what fails before can go on from `partial`."""
-    tree = folder / "tree"
-    hashes = dict(sha256)
+    """Make the tree of what was transferred; `partial` stays whole until that is done."""
+    files, tree = partial / "files", folder / "tree"
+    archives = [file.path for file in listing.files if file.unpack]
+    only = listing.files[0].path
+    if not listing.folder and is_archive(files / only, only):
+        archives = [only]
     try:
-        (partial / "files").rename(folder / "files")
-        archives = [file.path for file in listing.files if file.unpack]
-        only = listing.files[0].path if len(listing.files) == 1 else ""
-        if not listing.folder and is_archive(folder / "files" / only, only):
-            archives = [only]
-        for path in archives:
-            hashes.pop(path)
-        packed = []
-        for number, path in enumerate(archives):
-            (folder / "files" / path).rename(folder / f"archive-{number}")
-            packed.append((folder / f"archive-{number}", path))
-        (folder / "files").rename(tree)
-        packed_bytes = sum(archive.stat().st_size for archive, _ in packed)
-        for archive, path in packed:
-            content = _extract(request, archive, path, tree, packed_bytes + _size(tree), checkpoint)
-            hashes.update(content)
-            archive.unlink()
+        if archives:
+            hashes = _unpacked(request, sha256, archives, files, tree, checkpoint)
+        else:
+            hashes = sha256
+            files.rename(tree)
     except OSError as error:
         raise storage_error(error, request.shown) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return _fetched(hashes, tree, listing.resolved)
+    shutil.rmtree(partial, ignore_errors=True)
+    return _fetched(request, hashes, tree, listing.resolved)
+
+
+def _unpacked(
+    request: Request,
+    sha256: Mapping[str, str],
+    archives: Sequence[str],
+    files: Path,
+    tree: Path,
+    checkpoint: Checkpoint,
+) -> Mapping[str, str]:
+    """The archives' content, and beside it the files that are none; returns path -> sha256 of all of it."""
+    hashes: dict[str, str] = {}
+    packed_bytes = _size(files)
+    for path in archives:
+        hashes |= _extract(request, files / path, path, tree, packed_bytes + _size(tree), len(hashes), checkpoint)
+    for path in sha256.keys() - set(archives):
+        place = tree / path
+        if path in hashes or place.exists():
+            raise StoreError(Reason.INVALID_MODEL, f"{request.shown} has {path!r} twice; remove one")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (files / path).rename(place)
+        hashes[path] = sha256[path]
+    return hashes
 
 
 def _extract(
-    request: Request, archive: Path, name: str, tree: Path, taken_bytes: int, checkpoint: Checkpoint
+    request: Request, archive: Path, name: str, tree: Path, taken_bytes: int, taken_files: int, checkpoint: Checkpoint
 ) -> Mapping[str, str]:
     # The archive lies beside its content until that is whole.
     left = min(request.limit_bytes - taken_bytes, shutil.disk_usage(tree.parent).free)
-    return extract(archive, tree, name=name, limits=ArchiveLimits(bytes=left), checkpoint=checkpoint)
+    limits = ArchiveLimits(bytes=left, files=FILES_MOST - taken_files)
+    return extract(archive, tree, name=name, limits=limits, checkpoint=checkpoint)
 
 
-def _fetched(sha256: Mapping[str, str], tree: Path, resolved: str) -> Fetched:
+def _fetched(request: Request, sha256: Mapping[str, str], tree: Path, resolved: str) -> Fetched:
+    there = {file.relative_to(tree).as_posix() for file in tree.rglob("*") if not file.is_dir()}
+    if there != sha256.keys():
+        # The digest vouches for all that is in the tree: nothing else may be.
+        raise StoreError(
+            Reason.SOURCE_UNREACHABLE,
+            f"{request.shown}: what lies on the model volume is not what was fetched; it is fetched again",
+        )
     return Fetched(digest=listing_digest(sha256), resolved=resolved, bytes=_size(tree))
 
 

@@ -94,6 +94,10 @@ class BucketRemote:
         """The object of exactly this key, or else everything below it."""
         path = self._source.path
         try:
+            alone = await self._head(path)
+            # Of no bytes are also some stores' folders.
+            if alone is not None and alone["size"]:
+                return self._alone(alone)
             found: list[Mapping[str, Any]] = []
             # A store may give pages without an object for ever, thousands a second.
             async with asyncio.timeout(LISTING_SECONDS):
@@ -101,20 +105,18 @@ class BucketRemote:
                     found += page
                     if len(found) > 2 * FILES_MOST:
                         break
-            if not found:
-                alone = await obstore.head_async(self._store, path)
-                file = _file(alone, path.rpartition("/")[2])
-                return Listing(files=(file,), resolved=_resolved(file), folder=False)
         except TimeoutError as error:
             raise TransientError(f"{self._source.host} does not come to an end with its listing") from error
-        except (NotFoundError, FileNotFoundError) as error:
+        except (BaseError, ValueError) as error:
+            raise self._explained(error) from error
+        if not found:
+            if alone is not None:
+                return self._alone(alone)
             raise StoreError(
                 Reason.SOURCE_NOT_FOUND,
                 f"{self._shown}: there is no object of this name in the bucket {self._source.bucket}, and none below "
                 "it; check the URI",
-            ) from error
-        except (BaseError, ValueError) as error:
-            raise self._explained(error) from error
+            )
         paths = sorted(each["path"] for each in found)
         files = tuple(
             _file(each, each["path"].removeprefix(f"{path}/")) for each in found if not _is_folder(each, path, paths)
@@ -122,6 +124,19 @@ class BucketRemote:
         every = "".join(f"{file.path}\0{file.size}\0{file.version}\n" for file in sorted(files, key=lambda f: f.path))
         listed = hashlib.sha256(every.encode(errors="surrogateescape")).hexdigest()
         return Listing(files=files, resolved=f"listing sha256:{listed}", folder=True)
+
+    async def _head(self, path: str) -> Mapping[str, Any] | None:
+        """What is known of one object; None where there is none, or only a listing can tell why not."""
+        try:
+            return await obstore.head_async(self._store, path)
+        except (BaseError, FileNotFoundError) as error:
+            if _STATUS.search(str(error)):
+                return None
+            raise
+
+    def _alone(self, meta: Mapping[str, Any]) -> Listing:
+        file = _file(meta, self._source.path.rpartition("/")[2])
+        return Listing(files=(file,), resolved=_resolved(file), folder=False)
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Iterator[Chunk]:
         """Bytes of one object, as long as it is the one that was listed."""
