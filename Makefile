@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator cluster cluster-down generate lock clean
+.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery cluster cluster-down generate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ bench: $(VENV)/ready ## Measure on the local cluster (not part of `make test`)
 
 bench-operator: $(VENV)/ready ## Measure the operator on a thousand objects, 20 min (not part of `make test`)
 	$(RUN) -m tests.perf.scale --json .cluster/scale.json
+
+bench-delivery: $(VENV)/ready ## Measure fetching from a store against s5cmd and aws, 8 min (not part of `make test`)
+	$(RUN) -m tests.perf.delivery
 
 cluster: $(VENV)/ready ## Start the local cluster (kubeconfig: .cluster/kubeconfig)
 	$(RUN) -m tests.cluster up

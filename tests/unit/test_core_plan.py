@@ -294,3 +294,23 @@ def test_an_edit_that_was_acted_on_is_not_taken_back_when_the_next_cannot_be_rea
     world.edit(model={"unknown": True})
     assert acted.desired.id not in [each.desired.id for each in world.plan().actions if isinstance(each, Apply)]
     assert world.plan().status.desired_replicas == 3
+
+
+@pytest.mark.parametrize(
+    ("uri", "account", "labelled"),
+    [
+        ("az://account/models/m", "reader", True),
+        ("az://account/models/m", None, False),
+        ("s3://models/m", "reader", False),
+    ],
+)
+def test_azure_gives_an_identity_only_to_pods_that_ask(uri: str, account: str | None, labelled: bool) -> None:
+    named = {"serviceAccountName": account} if account else {}
+    world = World(spec={"model": {"version": 1, "source": {"uri": uri}}, **named})
+    (deployment,) = (
+        action.desired.body
+        for action in world.plan().actions
+        if isinstance(action, Apply) and action.desired.id.kind is ChildKind.DEPLOYMENT
+    )
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert (labels.get("azure.workload.identity/use") == "true") is labelled

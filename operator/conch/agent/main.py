@@ -187,7 +187,10 @@ class Agent:
         if self._wanted is None or self._wanted.assignment.source.digest or reason not in _FAULTS_OF_THE_MODEL:
             return False
         record = self._volume.record(self._wanted.fetch_key)
-        return record is not None and record.bytes <= REFETCH_BYTES_MOST
+        if record is None:
+            return False
+        tells_versions = bool(record.resolved or record.fingerprint)
+        return tells_versions or record.bytes <= REFETCH_BYTES_MOST
 
     def _tell(self, step: Step, problem: str | None) -> None:
         """Publish the report that belongs to a step."""

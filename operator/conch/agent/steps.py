@@ -133,8 +133,10 @@ class Steps:
         if before is not None and await in_thread(self._verifier(wanted, before)):
             return
         known = self._volume.record(key)
-        if known is not None and await in_thread(lambda _checkpoint: self._is_as_before(wanted, known)):
-            raise _other_files(wanted, known)
+        if known is not None and await in_thread(lambda _checkpoint: self._holds_nothing_new(wanted, known)):
+            if wanted.expected_digest not in (None, known.digest):
+                raise _other_files(wanted, known)
+            return
         request = Request(
             source=assignment.source,
             policy=assignment.source_policy,
@@ -153,17 +155,17 @@ class Steps:
         if record is not None and wanted.expected_digest not in (None, record.digest):
             raise _other_files(wanted, record)
 
-    def _is_as_before(self, wanted: Wanted, known: Record) -> bool:
-        """Whether other files than the expected ones were fetched, and fetching them again would be for nothing.
+    def _holds_nothing_new(self, wanted: Wanted, known: Record) -> bool:
+        """Whether fetching again would be for nothing, as far as can be told without asking the store.
 
-        Where the store tells nothing of its files' versions, a large model is not fetched again and again.
+        Files on a claim tell whether they were written to. Where a store tells nothing of its files' versions, a large
+        model that is not the expected one is not fetched again and again.
         """
-        if wanted.expected_digest in (None, known.digest):
-            return False
         if known.fingerprint:
             with suppress(OSError):
                 return fingerprint(self._volume.tree(wanted.fetch_key)) == known.fingerprint
-        return not known.resolved and known.bytes > REFETCH_BYTES_MOST
+        unexpected = wanted.expected_digest not in (None, known.digest)
+        return unexpected and not known.resolved and known.bytes > REFETCH_BYTES_MOST
 
     def _verifier(self, wanted: Wanted, before: Record) -> Callable[[Checkpoint], bool]:
         """The machine has started since: whether the tree outlived that, told by its bytes."""

@@ -24,6 +24,8 @@ _SCRATCH_VOLUME: Final = "tmp"
 _CLAIM_VOLUME: Final = "source"
 _CREDENTIALS_VOLUME: Final = "source-credentials"
 
+_AZURE_IDENTITY: Final = "azure.workload.identity/use"
+
 _FILE_SYSTEM_SHARE: Final = Decimal("0.95")
 """Of a volume's size: the rest is the file system's own."""
 
@@ -43,7 +45,7 @@ def pod_template(
     model_name = spec.model.named(owner.name).name
     return {
         "metadata": {
-            "labels": names.workload_labels(owner.name, workload),
+            "labels": names.workload_labels(owner.name, workload) | _identity_labels(spec),
             "annotations": {"kubectl.kubernetes.io/default-container": pod.TRITON_CONTAINER},
         },
         "spec": {
@@ -78,6 +80,12 @@ def pod_template(
             ),
         },
     }
+
+
+def _identity_labels(spec: ModelDeploymentSpec) -> dict[str, str]:
+    """Azure gives a service account's identity only to pods that ask for it."""
+    wanted = spec.service_account_name and spec.model.source.place.scheme == "az"
+    return {_AZURE_IDENTITY: "true"} if wanted else {}
 
 
 def _claim(spec: ModelDeploymentSpec) -> str | None:

@@ -10,7 +10,7 @@ from conch.store.errors import StoreError
 class ArchiveLimits:
     """Bounds of one archive."""
 
-    files: int = 10_000
+    files: int = 20_000
     bytes: int = 1 << 40
     ratio: int = 200
     """Unpacked per packed byte, above `ratio_from_bytes`; weights compress two- or threefold, bombs a thousandfold."""
