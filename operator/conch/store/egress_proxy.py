@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
@@ -33,6 +34,9 @@ IDLE_SECONDS: Final = 60.0
 HEAD_BYTES_MOST: Final = 64 << 10
 CONNECTIONS_MOST: Final = 64
 _PIPE_BYTES: Final = 1 << 20
+_STREAM_BYTES: Final = 32 << 10
+_GATHER_SECONDS: Final = 0.001
+"""How long a stream's next bytes may gather: moving each TLS record by itself would cost as much as decrypting it."""
 _HOP_BY_HOP: Final = frozenset({b"proxy-connection", b"proxy-authorization", b"connection", b"keep-alive"})
 
 
@@ -307,11 +311,14 @@ def _moved(source: socket.socket, sink: socket.socket, pipe: tuple[int, int]) ->
         return True
     if left == 0:
         return False
+    streams = left >= _STREAM_BYTES
     while left:
         try:
             left -= os.splice(pipe[0], sink.fileno(), left, flags=os.SPLICE_F_MOVE)
         except BlockingIOError:
             select.select([], [sink], [], IDLE_SECONDS)
+    if streams:
+        time.sleep(_GATHER_SECONDS)
     return True
 
 
