@@ -103,8 +103,8 @@ def test_a_claim_is_served_in_place_and_a_change_of_its_files_is_noticed(namespa
         assert linked == "/source/digits/digits.onnx", "Triton reads the claim's file"
         (folder / "digits" / "digits.onnx").write_bytes(MODEL + b"\x78\x00")
         namespace.cluster.kill_container(name, "triton", namespace.name)
-        message = namespace.wait_reason("digits", "SourceChanged")
-        assert digest in message
+        namespace.wait_reason("digits", "SourceChanged")
+        until(lambda: digest in namespace.condition("digits", "Ready").get("message", ""), "what it was before")
         (folder / "digits" / "digits.onnx").write_bytes(MODEL)
         namespace.wait_ready("digits")
 

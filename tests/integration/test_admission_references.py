@@ -208,3 +208,13 @@ def test_a_tenant_may_tolerate_a_taint_by_its_key_and_ask_for_a_mig_profile(char
     scheduling = {"tolerations": [{"key": "team", "operator": "Exists"}]}
     created = _create(chart, TENANT, scheduling=scheduling, gpu={"resource": "nvidia.com/mig-1g.10gb"})
     assert created.returncode == 0, created.stderr
+
+
+def test_a_volume_of_its_own_is_for_who_may_have_volumes_made(chart: InstalledChart) -> None:
+    model = {"version": 3, "source": {"uri": "https://models.example.com/3.onnx"}, "storage": {"size": "1Gi"}}
+    _assert_refused(_create(chart, TENANT, model=model), "spec.model.storage", "persistentvolumeclaims")
+    assert _create(chart, DEVELOPER, model=model).returncode == 0
+    chart.must("-n", "team", "delete", "modeldeployments", "--all")
+    claims = {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["create"]}
+    chart.grant("user-of-volumes", "team", MODEL_DEPLOYMENT_RULE, claims)
+    assert _create(chart, "user-of-volumes", model=model).returncode == 0

@@ -101,6 +101,45 @@ def test_what_no_pod_could_load_is_mended_under_the_same_revision() -> None:
     assert world.status.source.digest == OTHER
 
 
+def test_a_pod_that_is_not_heard_may_serve_what_is_pinned() -> None:
+    """After a restart of the operator nobody has been asked yet, and the one that failed answers first."""
+    world = _world()
+    world.fetch()
+    world.settle()
+    first, second = sorted(world.pods)
+    report = world.pods[second].report
+    assert report
+    _fail(world, second)
+    other = report.model_copy(update={"digest": OTHER, "phase": AgentPhase.FAILED, "reason": Reason.SOURCE_CHANGED})
+    world.pods[second] = replace(world.pods[second], report=other)
+    world.pods[first] = replace(world.pods[first], report=None)
+    world.settle()
+    assert world.status.source is not None
+    assert world.status.source.digest == DIGEST
+
+
+def test_what_one_pod_has_loaded_stays_though_that_pod_is_gone() -> None:
+    world = _world()
+    world.fetch()
+    world.settle()
+    first, second = sorted(world.pods)
+    report = world.pods[second].report
+    assert report
+    _fail(world, second)
+    pod = world.pods[first]
+    assert pod.report
+    world.pods[first] = replace(pod, ready=True, report=pod.report.model_copy(update={"phase": AgentPhase.READY}))
+    world.settle()
+    assert world.status.candidate is not None
+    assert world.status.candidate.loaded
+    del world.pods[first]
+    other = report.model_copy(update={"digest": OTHER, "phase": AgentPhase.FAILED, "reason": Reason.SOURCE_CHANGED})
+    world.pods[second] = replace(world.pods[second], report=other)
+    world.settle()
+    assert world.status.source is not None
+    assert world.status.source.digest == DIGEST
+
+
 def test_the_pin_of_what_serves_outlives_its_pods() -> None:
     world = _world(replicas=1)
     world.serve()

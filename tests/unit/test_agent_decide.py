@@ -136,7 +136,7 @@ def test_what_is_no_longer_assigned_goes_once_the_assigned_serves() -> None:
         ({"name": "other"}, False, True),
         ({"format": ModelFormat.ONNX}, False, True),
         ({"config": ModelConfig(dynamic_batching=DynamicBatching())}, False, True),
-        ({"pin": None}, False, False),
+        ({"pin": OTHER_PIN}, False, True),
         ({"source": SOURCE.model_copy(update={"credentials_secret_ref": SecretReference(name="s")})}, False, False),
         ({"source": SOURCE.model_copy(update={"uri": "https://h.example/n.onnx"})}, True, True),
         ({"source": SOURCE.model_copy(update={"endpoint": "https://e.example"})}, True, True),

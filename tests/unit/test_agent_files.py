@@ -10,6 +10,7 @@ from conch.agent.decide import Disk
 from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment
 from conch.api.model import ModelSource
+from conch.api.source import SCHEMES
 from conch.api.source_policy import SourcePolicy
 
 ASSIGNMENT = Assignment(revision="r1", name="mlp", version=1, source=ModelSource(uri="https://h.example/m.onnx"))
@@ -73,8 +74,7 @@ def laid_out(volume: Volume, key: str, name: str) -> None:
 
 def test_what_a_newer_operator_says_besides_is_ignored(tmp_path: Path) -> None:
     newer = ASSIGNMENT.to_wire() | {"surprise": 1, "sourcePolicy": {"httpHosts": ["h"], "alsoNew": True}}
-    newer["source"] |= {"newest": 1}
-    newer["config"] |= {"newToo": {}}
+    newer["sourcePolicy"]["schemes"] = [*SCHEMES, "git"]
     path = mount(tmp_path / "m", 1, json.dumps(newer))
     read = AssignmentFile(path).read()
     assert read.problem is None

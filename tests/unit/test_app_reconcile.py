@@ -89,6 +89,9 @@ class Scene:
         assert within_seconds <= 2
         self._do(f"event {body['reason']}")
 
+    async def tell_pins(self, _orders: object, _owner: object) -> None:
+        pass
+
     async def carry_out(self, action: object, _owner: object, _facts: object) -> None:
         self._do(type(action).__name__)
 

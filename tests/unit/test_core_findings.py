@@ -54,6 +54,7 @@ def find(
     replicas: int = 1,
     unwritten: frozenset[ChildId] = frozenset(),
     status: ModelDeploymentStatus = ModelDeploymentStatus(),  # noqa: B008 - immutable
+    digest: str | None = None,
     **observed: Any,
 ) -> Finding | None:
     wire = {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}} if spec is None else spec
@@ -74,7 +75,9 @@ def find(
             spec=read,
             policy=InstallationPolicy(triton_image="t", agent_image="a", source_policy=policy),
             observed=Observed(pods=pods, **observed),
-            succession=Succession(stable=None, candidate=WANTED, workloads_created=1),
+            succession=Succession(
+                stable=None, candidate=WANTED.model_copy(update={"digest": digest}), workloads_created=1
+            ),
             desired_replicas=replicas,
             now=NOW,
             needed=frozenset({SERVICE, DEPLOYMENT}),
@@ -236,3 +239,15 @@ def test_a_crashing_container_says_how_it_ended(container: ObservedContainer, wo
 )
 def test_a_container_that_recovered_is_not_crashing(container: ObservedContainer) -> None:
     expect(find(a_pod(containers=(container,))), Severity.PROGRESSING, Reason.STARTING)
+
+
+def test_a_pod_that_serves_other_files_than_its_revision_is_named() -> None:
+    other = replace(reporting(AgentPhase.READY, digest="sha256:" + "cd" * 32), ready=True)
+    words = (other.name, "cd" * 32, "ab" * 32, "Delete the pod")
+    expect(find(other, digest="sha256:" + "ab" * 32), Severity.STALLED, Reason.SOURCE_CHANGED, *words)
+
+
+def test_an_eviction_of_long_ago_explains_nothing() -> None:
+    ended = ObservedContainer(name="triton", last_exit_at=NOW - timedelta(days=1))
+    evicted = a_pod("old", phase="Failed", failure="Evicted: the node was low on memory", containers=(ended,))
+    expect(find(evicted, a_pod()), Severity.PROGRESSING, Reason.STARTING, "0 of 1")

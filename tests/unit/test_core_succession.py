@@ -14,7 +14,7 @@ from conch.core.observed import Observed, ObservedPod
 from conch.core.succession import Succession, ready_pods, succeed
 
 DIGEST = "sha256:" + "ab" * 32
-OLD = ServedRevision(revision="old", version=1, workload="w1", digest=DIGEST)
+OLD = ServedRevision(revision="old", version=1, workload="w1", digest=DIGEST, loaded=True)
 NEW = ServedRevision(revision="new", version=2, workload="w2")
 
 
@@ -69,7 +69,8 @@ def test_a_revision_that_is_being_brought_up_keeps_its_workload() -> None:
 
 def test_a_proven_revision_takes_over_with_the_digest_its_agents_report() -> None:
     proven = _succeed(*_pods(NEW))
-    assert proven == Succession(stable=NEW.model_copy(update={"digest": DIGEST}), candidate=None, workloads_created=2)
+    stable = NEW.model_copy(update={"digest": DIGEST, "loaded": True})
+    assert proven == Succession(stable=stable, candidate=None, workloads_created=2)
 
 
 def test_all_the_wanted_pods_must_be_proven() -> None:

@@ -118,7 +118,9 @@ def test_an_archive_is_the_same_whenever_it_is_packed(name: str, tmp_path: Path)
 def test_an_archive_may_not_have_more_files_than_are_unpacked(tmp_path: Path) -> None:
     file = TreeFile(path="m", local=tmp_path, size=0, sha256="")
     with METER.step("packing", None) as step, pytest.raises(StoreError, match="another kind of store"):
-        pack(Tree(files=(file,) * (ArchiveLimits().files + 1), digest="", bare=False), tmp_path / "m.tar", "m.tar", step)
+        pack(
+            Tree(files=(file,) * (ArchiveLimits().files + 1), digest="", bare=False), tmp_path / "m.tar", "m.tar", step
+        )
 
 
 def test_what_is_printed_is_a_source() -> None:

@@ -1,7 +1,7 @@
 """What `conch why` makes of an object, its pods and its Events: pure, on objects as the API server gives them."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,8 @@ BEFORE = ModelDeploymentStatus(
 )
 NO_CLAIM = 'persistentvolumeclaim "models" not found'
 
+OTHER_FILES = replace(reporting(AgentPhase.READY, digest=f"sha256:{'cd' * 32}"), ready=True)
+
 CASES = [
     Case("spec_is_readable", find(spec={})),
     Case("source_is_allowed", find(policy=SourcePolicy(allowed_hosts=()))),
@@ -152,6 +154,7 @@ CASES = [
     Case("pods_have_a_node", find(a_pod(unschedulable_message="Insufficient nvidia.com/gpu"))),
     Case("pods_have_a_node", find(a_pod(unschedulable_message="Insufficient cpu"))),
     Case("agents_can_be_asked", find(a_pod(ready=True, agent_unreachable=True))),
+    Case("pods_serve_the_pinned_files", find(OTHER_FILES, digest=f"sha256:{'ab' * 32}")),
     Case("nodes_answer", find(a_pod(node_lost=True))),
     Case("replicas_are_ready", find()),
     Case("replicas_are_ready", find(SERVES, replicas=2)),

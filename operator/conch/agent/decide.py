@@ -28,19 +28,20 @@ class Wanted:
     @property
     def expected_digest(self) -> str | None:
         """The digest of the files that may be loaded; None as long as nobody knows it."""
-        pin = self.assignment.pin
-        return self.assignment.source.digest or (pin.digest if pin else None)
+        return _expected_digest(self.assignment)
 
     @classmethod
     def of(cls, assignment: Assignment) -> "Wanted":
-        """Keys leave out what does not change the result: the revision's name, credentials, the pin and the policy.
+        """Keys leave out what does not change the result: the revision's name, credentials and the policy.
 
+        The layout's holds the digest that the files must have: so what Triton says it runs tells whose bytes these are.
         A policy that becomes stricter takes no model away that serves: it holds at the next fetch and the next load.
         """
         source = assignment.source
         fetch_key = _key(source.uri, source.digest, source.endpoint, source.region, source.path_style)
         config = assignment.config.to_wire()
-        parts = (LAYOUT_FORMAT, fetch_key, assignment.name, assignment.version, assignment.format.value, config)
+        digest = _expected_digest(assignment)
+        parts = (LAYOUT_FORMAT, fetch_key, digest, assignment.name, assignment.version, assignment.format.value, config)
         return cls(assignment=assignment, fetch_key=fetch_key, layout_key=_key(*parts))
 
 
@@ -148,6 +149,9 @@ def next_step(*, wanted: Wanted | None, disk: Disk, server: Server, failure: Fai
         return Idle(phase=AgentPhase.READY)
     if failure is not None and now < failure.retry_at:
         return Idle(phase=AgentPhase.FAILED, message=failure.message)
+    if server.live and any(v.name == name and v.state == "LOADING" for v in server.versions):
+        # Whatever comes next, its files must not be taken away meanwhile.
+        return Idle(phase=AgentPhase.LOADING, message="Triton is loading the model")
     if failure is not None and failure.refetch:
         return Fetch(wanted=wanted)
     digest = disk.fetched.get(wanted.fetch_key)
@@ -163,8 +167,6 @@ def next_step(*, wanted: Wanted | None, disk: Disk, server: Server, failure: Fai
         return LayOut(wanted=wanted)
     if not server.live:
         return Idle(phase=AgentPhase.LOADING, message="waiting for Triton to start")
-    if any(v.name == name and v.state == "LOADING" for v in server.versions):
-        return Idle(phase=AgentPhase.LOADING, message="Triton is loading the model")
     return Load(wanted=wanted)
 
 
@@ -179,6 +181,10 @@ def serves(server: Server, wanted: Wanted) -> bool:
         and ours[0].ready
         and ours[0].layout == wanted.layout_key
     )
+
+
+def _expected_digest(assignment: Assignment) -> str | None:
+    return assignment.source.digest or (assignment.pin.digest if assignment.pin else None)
 
 
 def _key(*parts: object) -> str:

@@ -89,7 +89,7 @@ class Agent:
     def take_pin(self, pin: Pin) -> None:
         """The operator says which files this revision has, sooner than the kubelet brings the assignment that says it.
 
-        It holds until the assignment's file changes, which then says the same or better.
+        It holds until the assignment's file brings another one.
         """
         self._pin = pin
 
@@ -116,8 +116,12 @@ class Agent:
             self._read, self._pin = read.assignment, None
         # Without a file the last assignment stays: a mount that is gone for a moment must not stop the serving.
         given = read.assignment or current
-        if given is not None and self._pin is not None:
-            given = given.model_copy(update={"pin": self._pin})
+        pin = self._pin
+        if pin is None and given is not None and given.pin is None and current and current.revision == given.revision:
+            # An assignment never takes a pin back: this one was written before it was known.
+            pin = current.pin
+        if given is not None and pin is not None:
+            given = given.model_copy(update={"pin": pin})
         if given is not None and given != current:
             self._wanted = Wanted.of(given)
             self._failure = None

@@ -232,7 +232,11 @@ class Steps:
 
     async def _load(self, wanted: Wanted) -> None:
         if not await in_thread(lambda _checkpoint: self._is_still_verified(wanted)):
-            return  # the next observation finds nothing fetched, and what follows from that
+            raise StepError(
+                Reason.SOURCE_CHANGED,
+                f"{without_query(wanted.assignment.source.uri)}: the files on the claim were written to after they "
+                "were verified; they are verified anew",
+            )
         await in_thread(lambda _checkpoint: self._check_backend(wanted.assignment))
         name, version = wanted.assignment.name, wanted.assignment.version
         try:

@@ -7,10 +7,11 @@ The operator writes the assignment into a ConfigMap that the kubelet mounts into
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from conch.api.model import ModelConfig, ModelFormat, ModelSource
 from conch.api.reasons import Reason
+from conch.api.source import SCHEMES
 from conch.api.source_policy import SourcePolicy
 from conch.api.types import ApiModel, Digest, Message, ShortText
 
@@ -52,19 +53,17 @@ class Assignment(ApiModel, extra="ignore"):
     config: ModelConfig = ModelConfig()
     source_policy: SourcePolicy = SourcePolicy()
 
-    @field_validator("source", "config", "source_policy", mode="before")
+    @field_validator("source_policy", mode="before")
     @classmethod
-    def _of_any_version(cls, part: object, info: ValidationInfo) -> object:
-        """The operator writes today's types, whatever the age of the agent."""
-        if not isinstance(part, dict):
-            return part
-        types: dict[str | None, type[ApiModel]] = {
-            "source": ModelSource,
-            "config": ModelConfig,
-            "source_policy": SourcePolicy,
-        }
-        known = {field.alias for field in types[info.field_name].model_fields.values()}
-        return {key: value for key, value in part.items() if key in known}
+    def _of_any_version(cls, policy: object) -> object:
+        """The operator writes today's policy, whatever the age of the agent: what that cannot know is left out."""
+        if not isinstance(policy, dict):
+            return policy
+        known = {field.alias for field in SourcePolicy.model_fields.values()}
+        kept = {key: value for key, value in policy.items() if key in known}
+        if isinstance(kept.get("schemes"), list):
+            kept["schemes"] = [scheme for scheme in kept["schemes"] if scheme in SCHEMES]
+        return kept
 
 
 class AgentPhase(StrEnum):

@@ -52,6 +52,9 @@ class ServedRevision(ApiModel):
     resolved: Annotated[
         ShortText | None, Field(description="What the source's name stood for when they were fetched.")
     ] = None
+    loaded: Annotated[
+        bool, Field(description="Whether a pod has loaded these files; from then on they are the revision's for good.")
+    ] = False
 
 
 class PodCounts(ApiModel):

@@ -1,18 +1,20 @@
 """Carries out actions. Decides nothing: what it meets is noted as a fact for the next plan."""
 
 import base64
-from collections.abc import Callable
-from typing import Any, assert_never
+from collections.abc import Callable, Sequence
+from typing import Any, Final, assert_never
 
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
-from conch.app.pin_orders import tell_pin
+from conch.app.pin_orders import tell_pins
 from conch.app.projections import CHILD_RESOURCES, controller_of
 from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError
+
+_PINS_SECONDS: Final = 2.0
 
 
 class Applier:
@@ -36,10 +38,15 @@ class Applier:
             case Delete():
                 await self._delete(action, owner)
             case TellPin():
-                self._fence()
-                await tell_pin(action, owner, installation_key=self._installation_key)
+                await self.tell_pins([action], owner)
             case _:
                 assert_never(action)
+
+    async def tell_pins(self, orders: Sequence[TellPin], owner: ModelDeployment) -> None:
+        """Tell pods their pins, all at once, and for two seconds at most: an agent that is silent holds nobody up."""
+        if orders:
+            within = min(_PINS_SECONDS, self._fence())
+            await tell_pins(orders, owner, installation_key=self._installation_key, within_seconds=within)
 
     async def _apply(self, action: Apply, owner: ModelDeployment, facts: Facts) -> None:
         """Write a child if it is absent or controlled by its owner: a forced apply alone takes over a stranger's."""

@@ -16,7 +16,7 @@ from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.happenings import happenings
-from conch.core.actions import Delete
+from conch.core.actions import Delete, TellPin
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
@@ -106,8 +106,11 @@ class Reconciler:
         failure: Exception | None = None
         try:
             for action in decided.actions:
+                if isinstance(action, TellPin):
+                    continue
                 await self._applier.carry_out(action, owner, facts)
                 metrics.ACTIONS.labels(type(action).__name__, _child_kind(action)).inc()
+            await self._applier.tell_pins([action for action in decided.actions if isinstance(action, TellPin)], owner)
         except NotLeadingError:
             raise
         except Exception as error:

@@ -1,5 +1,6 @@
 """How far a revision's pods are with fetching its model, for people: told now and then, not with every byte."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -15,20 +16,35 @@ def fetch_progress(pods: tuple[ObservedPod, ...], before: FetchProgress | None, 
     reports = [pod.report for pod in pods if pod.report and pod.report.phase is AgentPhase.FETCHING]
     if not reports:
         return None
-    if before is not None and now - datetime.fromisoformat(before.observed_at) < FETCH_REPORT_INTERVAL:
+    if before is not None and timedelta() <= now - _observed_at(before, now) < FETCH_REPORT_INTERVAL:
         return before
-    done = sum(report.fetched_bytes for report in reports)
+    done = _sum(report.fetched_bytes for report in reports)
     total = _total(reports)
-    return FetchProgress(
+    numbers = FetchProgress(
         percent=min(100, done * 100 // total) if total else None,
         bytes=done,
         total_bytes=total,
-        files=sum(report.files for report in reports),
-        bytes_per_second=sum(report.bytes_per_second for report in reports),
+        files=min(2**31 - 1, sum(report.files for report in reports)),
+        bytes_per_second=_sum(report.bytes_per_second for report in reports),
         observed_at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+    stands_still = before is not None and (before.bytes, before.files) == (numbers.bytes, numbers.files)
+    return before if stands_still else numbers
+
+
+def _observed_at(progress: FetchProgress, now: datetime) -> datetime:
+    try:
+        then = datetime.fromisoformat(progress.observed_at)
+    except ValueError:
+        return now - FETCH_REPORT_INTERVAL
+    return then if then.tzinfo else then.replace(tzinfo=UTC)
+
+
+def _sum(amounts: Iterable[int]) -> int:
+    """Within what a status can hold, whatever pods say."""
+    return min(2**53, sum(amounts))
 
 
 def _total(reports: list[AgentReport]) -> int | None:
     sizes = [report.total_bytes for report in reports]
-    return None if None in sizes else sum(size or 0 for size in sizes)
+    return None if None in sizes else _sum(size or 0 for size in sizes)

@@ -1,17 +1,16 @@
 """Which files a revision has: those that were declared, or those that the first of its pods fetched.
 
-Everything else is refused by the agents, so replicas of one revision never serve different bytes.
+Agents load nothing else, and what one of them has loaded stays: replicas of one revision never serve different bytes.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
 from conch.api.assignment import AgentPhase, AgentReport, Pin
-from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.core.observed import Observed
 
-_HAVE_LOADED: Final = (AgentPhase.LOADING, AgentPhase.READY)
+_WITHOUT_MODEL: Final = (AgentPhase.FETCHED, AgentPhase.FAILED)
 
 
 def pin_of(served: ServedRevision) -> Pin | None:
@@ -19,27 +18,45 @@ def pin_of(served: ServedRevision) -> Pin | None:
     return Pin(digest=served.digest, resolved=served.resolved or "") if served.digest else None
 
 
-def pinned(served: ServedRevision, spec: ModelDeploymentSpec, observed: Observed) -> ServedRevision:
-    """The revision that the spec asks for, with its files as soon as they are known; these never change again."""
-    if served.digest:
-        return served
-    declared = spec.model.source.digest
-    if declared:
-        return served.model_copy(update={"digest": declared})
-    return _as_fetched(served, next(_fetched(served, observed), None))
+def pinned(served: ServedRevision, declared: str | None, observed: Observed) -> ServedRevision:
+    """The revision with its files, as soon as they are known; once a pod has loaded them they never change again."""
+    reports = list(_fetched(served, observed))
+    if not served.digest:
+        first = next((report for report in reports if declared in (None, report.digest)), None)
+        served = served.model_copy(update={"digest": declared or (first and first.digest)})
+    elif declared is None and _none_can_serve(served, observed):
+        served = served.model_copy(update={"digest": reports[0].digest, "resolved": None})
+    return _described(served, reports, observed)
 
 
-def repinned(candidate: ServedRevision, spec: ModelDeploymentSpec, observed: Observed) -> ServedRevision:
-    """As `pinned`, but a source may be mended as long as no pod has loaded what is pinned.
+def _described(served: ServedRevision, reports: list[AgentReport], observed: Observed) -> ServedRevision:
+    """With what the source's name stood for, and whether a pod has loaded the files."""
+    same = [report for report in reports if report.digest == served.digest]
+    resolved = next((report.resolved for report in same if report.resolved), None)
+    ready = {pod.name for pod in observed.pods if pod.workload == served.workload and pod.ready}
+    loaded = served.loaded or bool(ready) or any(report.phase is AgentPhase.READY for report in same)
+    return served.model_copy(update={"resolved": served.resolved or resolved, "loaded": loaded})
 
-    Otherwise a broken model, once fetched, could be served only under a new revision.
+
+def _none_can_serve(served: ServedRevision, observed: Observed) -> bool:
+    """Whether what is pinned was never loaded, and every single pod says that it holds other files.
+
+    Then the source was mended, and the mended files may take the place of the broken ones. A pod that is not heard, is
+    on its way out, or has nothing yet may hold, serve or still get what is pinned.
     """
-    if not candidate.digest or spec.model.source.digest:
-        return pinned(candidate, spec, observed)
-    reports = list(_fetched(candidate, observed))
-    if any(report.phase in _HAVE_LOADED or report.digest == candidate.digest for report in reports):
-        return candidate
-    return _as_fetched(candidate, next(iter(reports), None))
+    if served.loaded:
+        return False
+    pods = [
+        pod for pod in observed.pods if pod.workload == served.workload and pod.phase not in ("Failed", "Succeeded")
+    ]
+    reports = [pod.report for pod in pods]
+    return bool(pods) and all(
+        report is not None
+        and report.revision == served.revision
+        and report.phase in _WITHOUT_MODEL
+        and report.digest not in (None, served.digest)
+        for report in reports
+    )
 
 
 def _fetched(served: ServedRevision, observed: Observed) -> Iterator[AgentReport]:
@@ -47,9 +64,3 @@ def _fetched(served: ServedRevision, observed: Observed) -> Iterator[AgentReport
     for pod in observed.pods_of(served.workload):
         if pod.report and pod.report.digest and pod.report.revision == served.revision:
             yield pod.report
-
-
-def _as_fetched(served: ServedRevision, report: AgentReport | None) -> ServedRevision:
-    if report is None:
-        return served
-    return served.model_copy(update={"digest": report.digest, "resolved": report.resolved or None})

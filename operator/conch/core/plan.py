@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
 
 from conch.api import names
 from conch.api.assignment import AgentPhase
@@ -19,7 +18,7 @@ from conch.core.desired.service import service
 from conch.core.desired.workload_record import new_record, workload_record
 from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
-from conch.core.pinning import pin_of
+from conch.core.pinning import pin_of, pinned
 from conch.core.policy import InstallationPolicy
 from conch.core.revision import revision_of
 from conch.core.situation import Situation
@@ -40,9 +39,6 @@ class Plan:
     status_first: bool
     actions: tuple[Action, ...] = ()
     requeue_after: timedelta | None = None
-
-
-_WITHOUT_MODEL: Final = (AgentPhase.FETCHING, AgentPhase.FETCHED, AgentPhase.FAILED)
 
 
 def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, now: datetime) -> Plan:
@@ -75,7 +71,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
     status = render_status(situation, now)
     return Plan(
         status=status,
-        status_first=not all(_is_edit(action) for action in actions),
+        status_first=_pins(status) != _pins(owner.status) or not all(_is_edit(action) for action in actions),
         actions=actions,
         requeue_after=_requeue_after(policy, status, unwatched=unwatched),
     )
@@ -87,6 +83,10 @@ def _requeue_after(policy: InstallationPolicy, status: ModelDeploymentStatus, *,
     if status.fetch is not None:
         waits.append(FETCH_REPORT_INTERVAL)
     return min(waits, default=None)
+
+
+def _pins(status: ModelDeploymentStatus) -> tuple[str | None, ...]:
+    return tuple(served.digest if served else None for served in (status.stable, status.candidate))
 
 
 def _is_edit(action: Action) -> bool:
@@ -102,7 +102,10 @@ def _succession(owner: ModelDeployment, observed: Observed) -> Succession:
     if isinstance(owner.spec, InvalidSpec):
         # Nothing can be derived from it: what runs stays.
         status = owner.status
-        return Succession(stable=status.stable, candidate=status.candidate, workloads_created=status.workloads_created)
+        # But for pods that wait for their pin; where a digest was declared, none does.
+        waiting = any(pod.report and pod.report.phase is AgentPhase.FETCHED for pod in observed.pods)
+        candidate = status.candidate and (pinned(status.candidate, None, observed) if waiting else status.candidate)
+        return Succession(stable=status.stable, candidate=candidate, workloads_created=status.workloads_created)
     return succeed(owner, owner.spec, revision_of(owner.spec), observed)
 
 
@@ -169,11 +172,7 @@ def _pin_orders(observed: Observed, succession: Succession) -> list[TellPin]:
         for served in succession.workloads
         if (pin := pin_of(served)) is not None
         for pod in observed.pods_of(served.workload)
-        if pod.ip
-        and pod.report
-        and pod.report.revision == served.revision
-        and pod.report.pin != pin
-        and pod.report.phase in _WITHOUT_MODEL
+        if pod.ip and pod.report and pod.report.revision == served.revision and pod.report.pin != pin
     ]
 
 

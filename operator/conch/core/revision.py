@@ -7,7 +7,7 @@ from conch.api.canonical import quantity
 from conch.api.spec import ModelDeploymentSpec
 
 _WITHOUT_NEW_PODS = {"replicas", "suspend"}
-_QUANTITIES = {"cpu", "memory", "sharedMemory"}
+_QUANTITIES = {"cpu", "memory", "sharedMemory", "size"}
 
 
 def revision_of(spec: ModelDeploymentSpec) -> str:
@@ -18,7 +18,8 @@ def revision_of(spec: ModelDeploymentSpec) -> str:
     """
     declared = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_WITHOUT_NEW_PODS)
     runtime = declared.get("runtime", {})
-    for holder in (runtime, runtime.get("resources", {})):
+    storage = declared.get("model", {}).get("storage") or {}
+    for holder in (runtime, runtime.get("resources", {}), storage):
         for field in _QUANTITIES & holder.keys():
             # 1000m and 1 need no other pods.
             holder[field] = str(quantity(holder[field]).normalize())

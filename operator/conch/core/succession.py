@@ -12,7 +12,7 @@ from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.core.observed import Observed, ObservedPod
-from conch.core.pinning import pinned, repinned
+from conch.core.pinning import pinned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,9 @@ def succeed(owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, obse
     status = owner.status
     stable, candidate, created = status.stable, status.candidate, status.workloads_created
     if stable and stable.revision == wanted:
-        return Succession(stable=pinned(stable, spec, observed), candidate=None, workloads_created=created)
+        return Succession(
+            stable=pinned(stable, spec.model.source.digest, observed), candidate=None, workloads_created=created
+        )
     if spec.desired_replicas == 0:
         # Nothing serves, so there is nothing to keep until the new revision is proven.
         stable = None
@@ -53,7 +55,7 @@ def succeed(owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, obse
         candidate = ServedRevision(
             revision=wanted, version=spec.model.version, workload=names.workload_id(owner.uid, created)
         )
-    candidate = repinned(candidate, spec, observed)
+    candidate = pinned(candidate, spec.model.source.digest, observed)
     if 0 < spec.desired_replicas <= len(verified_pods(candidate, observed)):
         return Succession(stable=candidate, candidate=None, workloads_created=created)
     return Succession(stable=stable, candidate=candidate, workloads_created=created)

@@ -29,6 +29,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     pods.pods_have_volumes,
     pods.pods_have_a_node,
     model.agents_can_be_asked,
+    model.pods_serve_the_pinned_files,
     pods.nodes_answer,
     model.replicas_are_ready,
     children.traffic_is_routed,

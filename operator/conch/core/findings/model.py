@@ -35,6 +35,21 @@ def agents_can_be_asked(situation: Situation) -> Finding | None:
     return None
 
 
+def pods_serve_the_pinned_files(situation: Situation) -> Finding | None:
+    """No pod serves other files than the revision's."""
+    wanted = situation.succession.wanted
+    if wanted is None or wanted.digest is None:
+        return None
+    for pod in situation.pods:
+        if pod.ready and pod.report and pod.report.digest not in (None, wanted.digest):
+            return stalled(
+                Reason.SOURCE_CHANGED,
+                f"Pod {pod.name} serves files with the digest {pod.report.digest}; the revision's have "
+                f"{wanted.digest}. Delete the pod: another fetches the revision's files.",
+            )
+    return None
+
+
 def replicas_are_ready(situation: Situation) -> Finding | None:
     """As many pods serve as are wanted."""
     if situation.ready >= situation.desired_replicas:

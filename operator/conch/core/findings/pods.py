@@ -80,7 +80,9 @@ def pods_are_not_evicted(situation: Situation) -> Finding | None:
     if wanted is None or situation.ready >= situation.desired_replicas:
         return None
     for pod in situation.observed.pods:
-        if pod.workload == wanted.workload and pod.failure:
+        # Failed pods stay for long: what became of one last week explains nothing that is missing today.
+        ended = max((each.last_exit_at for each in pod.containers if each.last_exit_at), default=situation.now)
+        if pod.workload == wanted.workload and pod.failure and situation.now - ended < _RECENTLY:
             return stalled(Reason.POD_FAILED, f"The node ended pod {pod.name}: {pod.failure}")
     return None
 

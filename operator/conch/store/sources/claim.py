@@ -63,7 +63,8 @@ def fingerprint(tree: Path) -> str:
 
 
 def _fingerprint(seen: Mapping[str, os.stat_result]) -> str:
-    fields = [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in sorted(seen.items())]
+    # Without inodes: user-space file systems give a file another one when they have forgotten it.
+    fields = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in sorted(seen.items())]
     return hashlib.sha256(repr(fields).encode()).hexdigest()
 
 
