@@ -50,6 +50,9 @@ bench-operator: $(VENV)/ready ## Measure the operator on a thousand objects, 20 
 
 bench-delivery: $(VENV)/ready ## Measure fetching from a store against s5cmd and aws, 8 min (not part of `make test`)
 	$(RUN) -m tests.perf.delivery
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m tests.perf.wrong_source
 
 cluster: $(VENV)/ready ## Start the local cluster (kubeconfig: .cluster/kubeconfig)
 	$(RUN) -m tests.cluster up

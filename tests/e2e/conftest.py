@@ -122,7 +122,7 @@ class Namespace:
         until(ready, f"{name} to be ready", seconds=seconds)
 
     def wait_reason(self, name: str, reason: str, *, seconds: float = 60) -> str:
-        """Wait until it is not ready for this reason; returns the message."""
+        """Wait until it is not ready for this reason, and column and Event say so too; returns the message."""
 
         def told() -> str | None:
             ready = self.condition(name, "Ready")
@@ -131,9 +131,10 @@ class Namespace:
         message = until(told, f"{name} to say {reason}", seconds=seconds)
         columns = self.cluster.kubectl("get", "mdep", name, "-n", self.name).stdout
         assert reason in columns, "kubectl get shows the reason"
+        self._wait_event(name, reason)
         return message
 
-    def wait_event(self, name: str, reason: str) -> None:
+    def _wait_event(self, name: str, reason: str) -> None:
         """Wait until an Event of the object says why."""
         uid = self.mdep(name)["metadata"]["uid"]
 

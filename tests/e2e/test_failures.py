@@ -230,7 +230,6 @@ def test_a_pod_that_its_node_evicts_is_replaced_and_named(namespace: Namespace, 
     message = namespace.wait_reason("digits", "PodFailed")
     assert name in message
     assert "Evicted" in message
-    namespace.wait_event("digits", "PodFailed")
     namespace.wait_ready("digits")
 
 
@@ -248,7 +247,6 @@ def test_a_node_that_is_gone_is_named_and_its_replica_replaced(
         cluster.stop_node("gpu-1")
         # The cluster waits for a minute until it gives a node up, and its pods live with that for half a minute more.
         assert "gpu-1" in namespace.wait_reason("digits", "NodeLost", seconds=180)
-        namespace.wait_event("digits", "NodeLost")
         namespace.wait_ready("digits", seconds=120)
         (other,) = namespace.pods("digits")
         assert other["spec"]["nodeName"] == "gpu-2"

@@ -60,6 +60,5 @@ def test_why_a_model_is_not_served(
     namespace.deploy("digits", store.put(path, content), gpu=NO_GPU)
     message = namespace.wait_reason("digits", reason)
     assert [word for word in words if word not in message] == [], message
-    namespace.wait_event("digits", reason)
     assert namespace.condition("digits", "Stalled")["status"] == "True"
     assert namespace.ready_endpoints("digits") == set()

@@ -22,7 +22,6 @@ def _expect(namespace: Namespace, reason: str, *words: str) -> str:
     message = namespace.wait_reason("digits", reason)
     assert [word for word in words if word not in message] == [], message
     assert namespace.condition("digits", "Stalled")["status"] == "True"
-    namespace.wait_event("digits", reason)
     assert namespace.ready_endpoints("digits") == set()
     return message
 

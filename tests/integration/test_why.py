@@ -11,12 +11,20 @@ from typing import Any
 import pytest
 
 from tests.cluster.apiserver import ApiServer
-from tests.integration.conftest import model_deployment
+from tests.integration.conftest import install_crd, model_deployment
 from tests.support.waiting import until
 
 BIN = Path(sys.executable).parent
 DIGEST = f"sha256:{'ab' * 32}"
 LABELS = {"app.kubernetes.io/managed-by": "conch", "conch.dev/model-deployment": "digits", "conch.dev/workload": "w1"}
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[ApiServer]:
+    """An API server beside which no operator runs: these tests say what it would have said."""
+    with ApiServer(controllers=True) as server:
+        install_crd(server)
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,12 @@ from aiohttp.abc import AbstractResolver
 
 from conch.agent.assignment_file import AssignmentFile
 from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step
+from conch.agent.errors import StepError
+from conch.agent.fetcher import REFETCH_BYTES_MOST
 from conch.agent.reporting import FetchMeter, agent_log, make_report, phase_of
 from conch.agent.server import serve
 from conch.agent.settings import AgentSettings
-from conch.agent.steps import REFETCH_BYTES_MOST, StepError, Steps
+from conch.agent.steps import Steps
 from conch.agent.volume import Volume
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin
 from conch.api.reasons import Reason
