@@ -29,7 +29,13 @@ def debian(package: str, *, expected_seconds: float) -> Path:
 
     def fill(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            _run(["apt-get", "download", package], Path(scratch), "Run `apt-get update`; is this machine's OS Debian?")
+            command, todo = ["apt-get", "download", package], "Is this machine's OS Debian, and its mirror reachable?"
+            try:
+                _run(command, Path(scratch), todo)
+            except ClusterError:
+                # A new machine has no lists of packages, and old ones name what is no longer there.
+                _run(["apt-get", "update"], Path(scratch), todo)
+                _run(command, Path(scratch), todo)
             [archive] = Path(scratch).glob("*.deb")
             _run(["dpkg-deb", "-x", str(archive), str(folder)], Path(scratch), "Is the disk full?")
 
