@@ -10,7 +10,6 @@ from conch.api import names
 from conch.store import tree_digest
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import SAMPLE, Namespace
-from tests.support.archives import tar_gz
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
@@ -200,13 +199,6 @@ def test_an_object_made_again_under_its_name_comes_up(namespace: Namespace, stor
     namespace.deploy("digits", store.uri("/digits.onnx"), gpu=NO_GPU)
     namespace.wait_ready("digits")
     assert len(namespace.pods("digits")) == 1
-
-
-def test_a_model_that_is_a_program_is_not_loaded(namespace: Namespace, store: ModelStore) -> None:
-    files = {"digits/config.pbtxt": b'backend: "python"', "digits/1/model.py": b"class TritonPythonModel: pass"}
-    namespace.deploy("digits", store.put("/program.tar.gz", tar_gz(files)), gpu=NO_GPU)
-    assert "policy.models.backends" in namespace.wait_reason("digits", "ModelNotAllowed")
-    assert namespace.ready_endpoints("digits") == set()
 
 
 def test_no_node_that_fits(namespace: Namespace, store: ModelStore) -> None:
