@@ -1,6 +1,7 @@
 """What is secret stays where it was put: nothing of it in logs, Events, status, arguments or any other object."""
 
 import json
+from functools import partial
 from typing import Any
 
 from tests.e2e.conftest import SAMPLE, Namespace
@@ -32,7 +33,7 @@ def test_planted_secrets_are_found_nowhere(namespace: Namespace, stores: Cluster
     namespace.deploy("signed", signed, gpu=NO_GPU, model={"source": authority})
     namespace.wait_ready("digits")
     for name in ("denied", "hub", "registry", "signed"):
-        until(lambda name=name: _failed(namespace, name), f"{name} to be refused")  # type: ignore[misc]
+        until(partial(_failed, namespace, name), f"{name} to be refused")
 
     planted = {SIGNATURE, *_admin_keys(namespace)}
     for store in (stores.s3, stores.hugging_face, stores.registry):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -98,7 +99,7 @@ class EgressProxy:
             if full:
                 client.close()
                 continue
-            self._spawn(lambda client=client: self._serve(client))  # type: ignore[misc]
+            self._spawn(partial(self._serve, client))
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError, h11.ProtocolError), self._tracked(client):

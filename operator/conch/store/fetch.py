@@ -1,6 +1,7 @@
 """From a model's source to a verified file tree on the model volume, whatever kind of source it is."""
 
 import asyncio
+import functools
 import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -133,11 +134,8 @@ async def _from_remote(
                 except ChangedError:
                     request.progress.bytes = request.progress.files = 0
                     continue
-                return await in_thread(
-                    lambda checkpoint, listing=listing, sha256=sha256: _arrange(  # type: ignore[misc]
-                        request, listing, sha256, partial, folder, checkpoint
-                    )
-                )
+                arrange = functools.partial(_arrange, request, listing, sha256, partial, folder)
+                return await in_thread(arrange)
         except StoreError as error:
             raise _with_proxy_words(error, proxy, request.shown) from error
     raise StoreError(
