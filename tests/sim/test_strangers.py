@@ -26,10 +26,11 @@ def test_a_stranger_stops_to_matter_when_the_child_is_no_longer_needed() -> None
     world.step()
     world.serve()
     assert _reason(world) is Reason.NAME_CONFLICT
-    world.edit(replicas=1)
-    world.step()
-    world.serve()
-    assert _reason(world) is Reason.SERVING
+    world.edit(replicas=0)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    assert _reason(world) is Reason.NO_REPLICAS
     assert world.plan().requeue_after is None
 
 

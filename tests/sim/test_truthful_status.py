@@ -26,15 +26,17 @@ def _serving() -> World:
     return world
 
 
-def test_a_new_version_is_not_ready_before_the_service_has_moved() -> None:
+def test_a_new_version_is_not_ready_before_the_gateways_send_to_it() -> None:
     world = _serving()
+    world.deaf = {"a"}
     world.edit(model={"version": 2, "source": {"uri": "https://models/b.onnx"}})
     world.settle()
     world.serve()
     promoting = world.step(crash_after=1)
     assert promoting.status.stable is not None
     assert promoting.status.stable.version == 2
-    assert (_ready(world).status, _ready(world).reason) == (ConditionStatus.FALSE, Reason.PROGRESSING)
+    assert (_ready(world).status, _ready(world).reason) == (ConditionStatus.FALSE, Reason.ROUTING)
+    world.deaf = set()
     world.settle()
     assert _ready(world).status is ConditionStatus.TRUE
 

@@ -7,9 +7,10 @@ from typing import Any, assert_never
 
 from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
+from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, TellPin
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.workload_record import read_record
 from conch.core.observed import (
@@ -19,8 +20,11 @@ from conch.core.observed import (
     Observed,
     ObservedChild,
     ObservedDeployment,
+    ObservedGateway,
     ObservedPod,
     ObservedRecord,
+    ObservedService,
+    ObservedSlice,
 )
 from conch.core.plan import Plan, plan
 from conch.core.policy import InstallationPolicy
@@ -52,7 +56,18 @@ class World:
     content: str = DIGEST
     """Digest of what the source holds now."""
     written_strangers: list[ChildId] = field(default_factory=list)
+    gateways: dict[str, ObservedGateway] = field(default_factory=lambda: {name: _gateway(name) for name in ("a", "b")})
+    in_flight: dict[str, int] = field(default_factory=dict)
+    """By workload, what each gateway has sent there that is not answered."""
+    port: int | None = 10_000
+    deaf: set[str] = field(default_factory=set)
+    """Gateways that do not follow the status."""
+    endpoints: set[str] = field(default_factory=set)
+    """Services that have an Endpoints object."""
+    removed: list[ObservedPod] = field(default_factory=list)
+    """Pods that the Deployments' controller removed, as they were then."""
     _uids: int = 0
+    _pods_made: int = 0
 
     @property
     def owner(self) -> ModelDeployment:
@@ -63,6 +78,7 @@ class World:
             uid=UID,
             generation=self.generation,
             resource_version="1",
+            created="2026-01-01T00:00:00Z",
             deleting=False,
             spec=parse_spec(self.spec),
             status=self.status,
@@ -81,6 +97,8 @@ class World:
             strangers=dict(self.met_strangers),
             refusals=dict(self.refusals),
             secret_known=self.secret_known,
+            gateways=tuple(self.gateways.values()),
+            port=self.port,
         )
         return plan(owner=self.owner, observed=observed, policy=self.policy, now=self.now)
 
@@ -95,12 +113,44 @@ class World:
                 self.status = planned.status
             else:
                 self.carry_out(action)
+        self.follow()
         if crash_after is None or crash_after >= len(writes):
             self.now += timedelta(seconds=1)
         return planned
 
+    def follow(self) -> None:
+        """Let the gateways do what the status says, and Kubernetes list the pods of Services that select some."""
+        gateway = self.status.gateway
+        for name in self.gateways.keys() - self.deaf:
+            workloads = {
+                share.workload: WorkloadTraffic(in_flight=self.in_flight.get(share.workload, 0))
+                for share in self.status.traffic
+            }
+            traffic = ObjectTraffic(generation=gateway.generation, workloads=workloads) if gateway else None
+            self.gateways[name] = replace(self.gateways[name], traffic=traffic)
+        for service in [child for child in self.children.values() if isinstance(child, ObservedService)]:
+            if service.selects:
+                self.endpoints.add(service.id.name)
+                self._list_pods(service)
+
+    def _list_pods(self, service: ObservedService) -> None:
+        """What the EndpointSlice controller would keep; it never takes anything back once the selector is gone."""
+        id_ = ChildId(kind=ChildKind.ENDPOINT_SLICE, name=f"{service.id.name}-x7k2p")
+        serving = self.status.traffic[0].workload if self.status.traffic else ""
+        self.children[id_] = ObservedSlice(
+            id=id_,
+            uid=f"slice-of-{service.id.name}",
+            resource_version="1",
+            controller=Controller(kind="Service", name=service.id.name, uid=service.uid),
+            owned_hash="",
+            service=service.id.name,
+            managed_by="endpointslice-controller.k8s.io",
+            ready=frozenset(pod.ip for pod in self.pods.values() if pod.ready and pod.workload == serving),
+        )
+
     def settle(self, rounds: int = 12) -> None:
         """Step until nothing is left to do; fails when that never comes."""
+        self.follow()
         for _ in range(rounds):
             before = self.status
             if not self.step().actions and self.status == before:
@@ -114,12 +164,20 @@ class World:
                 mine = [pod for pod in self.pods.values() if pod.workload == child.workload]
                 replicas = self.replicas[child.workload]
                 for number in range(len(mine), replicas):
+                    self._pods_made += 1
                     pod_name = f"{child.id.name}-{number}"
+                    while pod_name in self.pods:
+                        pod_name += "x"
                     self.pods[pod_name] = ObservedPod(
-                        name=pod_name, uid=self._uid(), workload=child.workload, ip="10.0.0.1"
+                        name=pod_name,
+                        uid=self._uid(),
+                        workload=child.workload,
+                        ip=f"10.0.{self._pods_made // 256}.{self._pods_made % 256}",
+                        created=f"2026-01-01T00:00:00.{self._pods_made:06}Z",
                     )
-                for surplus in mine[replicas:]:
+                for surplus in _removed_first(mine)[: max(0, len(mine) - replicas)]:
                     del self.pods[surplus.name]
+                    self.removed.append(surplus)
         workloads = {child.workload for child in self.children.values() if isinstance(child, ObservedDeployment)}
         self.pods = {name: pod for name, pod in self.pods.items() if pod.workload in workloads}
 
@@ -129,6 +187,9 @@ class World:
         for name, pod in self.pods.items():
             if pod.report is None or pod.report.digest is None:
                 revision = self._revision_of(pod.workload)
+                if revision is None:
+                    # Its record was deleted: whatever it fetches, nobody can tell whose files they are.
+                    continue
                 report = AgentReport(phase=AgentPhase.FETCHED, revision=revision, digest=self.content)
                 self.pods[name] = replace(pod, scheduled=True, phase="Running", report=report)
 
@@ -145,14 +206,13 @@ class World:
         self.fetch()
         if any(pod.report and pod.report.pin is None for pod in self.pods.values()):
             self.step()
+            self.run_pods()
         self.load()
 
-    def _revision_of(self, workload: str) -> str:
-        record = self.children[
-            ChildId(kind=ChildKind.CONTROLLER_REVISION, name=names.workload_object(self.name, workload))
-        ]
-        assert isinstance(record, ObservedRecord)
-        return record.record.revision
+    def _revision_of(self, workload: str) -> str | None:
+        id_ = ChildId(kind=ChildKind.CONTROLLER_REVISION, name=names.workload_object(self.name, workload))
+        record = self.children.get(id_)
+        return record.record.revision if isinstance(record, ObservedRecord) else None
 
     def carry_out(self, action: Action) -> None:
         """What the operator's applier would make of one action."""
@@ -165,6 +225,11 @@ class World:
                 live = self.children.get(action.id)
                 if live is not None and live.uid == action.uid:
                     del self.children[action.id]
+            case MarkForRemoval():
+                if action.pod in self.pods:
+                    self.pods[action.pod] = replace(self.pods[action.pod], marked_for_removal=True)
+            case DeleteEndpoints():
+                self.endpoints.discard(action.service)
             case TellPin():
                 told = self.pods[action.pod]
                 assert told.report
@@ -203,9 +268,28 @@ class World:
                 )
             case ChildKind.CONTROLLER_REVISION:
                 return ObservedRecord(**common, record=read_record(desired.body["data"]))
+            case ChildKind.SERVICE:
+                return ObservedService(**common, selects="selector" in desired.body["spec"])
+            case ChildKind.ENDPOINT_SLICE:
+                return ObservedSlice(
+                    **common,
+                    service=desired.body["metadata"]["labels"][names.LABEL_SERVICE],
+                    managed_by=names.SLICE_MANAGED_BY,
+                    ready=frozenset(each["addresses"][0] for each in desired.body["endpoints"]),
+                )
             case _:
                 return ObservedChild(**common)
 
     def _uid(self) -> str:
         self._uids += 1
         return f"uid-{self._uids}"
+
+
+def _gateway(name: str) -> ObservedGateway:
+    return ObservedGateway(name=name, address=f"10.1.0.{ord(name)}", ready=True, heard=True)
+
+
+def _removed_first(pods: list[ObservedPod]) -> list[ObservedPod]:
+    """The order in which a ReplicaSet removes pods: not ready, then by cost, then the youngest."""
+    youngest_first = sorted(pods, key=lambda pod: pod.created, reverse=True)
+    return sorted(youngest_first, key=lambda pod: (pod.ready, not pod.marked_for_removal))

@@ -55,11 +55,13 @@ class OperatorProcess:
         settings, key = self._folder / f"{self._name}.yaml", self._folder / "installation-key"
         settings.write_text(yaml.safe_dump(self._settings))
         key.write_text("k" * 64)
+        token = self._folder / "gateway-token"
+        token.write_text("t" * 64)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(*self._command, "operator", "--settings", str(settings), "--installation-key", str(key)),
-                    *("--namespace", "conch-system"),
+                    *("--gateway-token", str(token), "--namespace", "conch-system"),
                 ],
                 env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
                 stdout=log,

@@ -111,3 +111,8 @@ def test_the_finest_suffixes_that_the_api_server_writes_are_understood(text: str
 
 def test_something_else_in_the_place_of_a_quantity_hashes_as_it_is() -> None:
     assert canonical_hash({"sizeLimit": "big"}) != canonical_hash({"sizeLimit": "bigger"})
+
+
+def test_an_empty_list_of_endpoints_is_what_the_api_server_calls_null() -> None:
+    assert canonical_hash({"endpoints": []}) == canonical_hash({"endpoints": None})
+    assert canonical_hash({"other": []}) != canonical_hash({"other": None})

@@ -15,7 +15,14 @@ from conch.core.revision import revision_of
 
 SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
 MODEL: dict[str, Any] = {"version": 3, "source": {"uri": "https://models.example/a.onnx"}}
-METADATA = {"namespace": "default", "name": "sentiment", "uid": "u", "resourceVersion": "7", "generation": 4}
+METADATA = {
+    "namespace": "default",
+    "name": "sentiment",
+    "uid": "u",
+    "resourceVersion": "7",
+    "generation": 4,
+    "creationTimestamp": "2026-01-01T00:00:00Z",
+}
 STABLE = {"revision": "abc", "version": 3, "workload": "w"}
 
 
@@ -83,6 +90,7 @@ def test_an_object_is_read_with_what_names_it() -> None:
         uid="u",
         generation=4,
         resource_version="7",
+        created="2026-01-01T00:00:00Z",
         deleting=False,
         spec=_spec({"model": MODEL}),
         status=ModelDeploymentStatus(),

@@ -9,9 +9,9 @@ from conch.api import names
 from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey
+from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval
 from conch.core.desired.admin_key_secret import admin_key_secret
-from conch.core.desired.service import service
+from conch.core.desired.service import direct_service
 from conch.core.observed import ChildId, ChildKind, Controller
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
@@ -20,7 +20,7 @@ from tests.sim.world import UID, World
 
 KEY = b"installation"
 OWNER = World(spec={"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}}).owner
-SERVICE = service(OWNER, "w1")
+SERVICE = direct_service(OWNER, "w1")
 SECRET = admin_key_secret(OWNER)
 MINE = {"kind": names.KIND, "name": "sentiment", "uid": UID, "controller": True}
 DELETE = Delete(id=SERVICE.id, uid="u", resource_version="7")
@@ -223,3 +223,38 @@ async def test_a_delete_that_finds_nothing_to_delete_is_fine(answer: Exception |
 async def test_a_delete_that_is_refused_is_raised(status: int) -> None:
     with pytest.raises(ApiError):
         await Scene(answer=_error(status)).carry_out(DELETE)
+
+
+MARK = MarkForRemoval(pod="sentiment-w1-0", uid="pod-uid")
+FORGET = DeleteEndpoints(service="sentiment")
+
+
+async def test_a_pod_that_was_drained_is_marked_and_nothing_else_of_it_is_touched() -> None:
+    scene = Scene()
+    await scene.carry_out(MARK)
+    assert scene.calls == ["fence", "apply Pod"]
+    annotations = {"controller.kubernetes.io/pod-deletion-cost": "-1000"}
+    metadata = {"name": "sentiment-w1-0", "namespace": "default", "uid": "pod-uid", "annotations": annotations}
+    assert scene.bodies == [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata}]
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_a_pod_that_is_gone_needs_no_mark(status: int) -> None:
+    await Scene(answer=_error(status)).carry_out(MARK)
+
+
+async def test_a_mark_that_is_refused_is_an_error_so_that_no_other_pod_goes_in_its_place() -> None:
+    with pytest.raises(ApiError):
+        await Scene(answer=_error(403)).carry_out(MARK)
+
+
+async def test_endpoints_are_deleted_as_they_were_seen() -> None:
+    scene = Scene(met={"uid": "u", "resourceVersion": "7"})
+    await scene.carry_out(FORGET)
+    assert scene.calls == ["get Endpoints", "fence", "delete Endpoints"]
+
+
+async def test_endpoints_that_are_gone_are_no_error() -> None:
+    scene = Scene()
+    await scene.carry_out(FORGET)
+    assert scene.calls == ["get Endpoints"]

@@ -15,6 +15,8 @@ from conch.kube.reflector import ObjectKey
 from conch.kube.resources import Resource
 
 KEY = ("ns", "sentiment")
+CHILDREN = "app.kubernetes.io/managed-by=conch,conch.dev/model-deployment"
+GATEWAYS = "app.kubernetes.io/name=conch,app.kubernetes.io/component=gateway"
 
 
 class FakeClient:
@@ -22,19 +24,19 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.lists: dict[Resource, list[dict[str, Any]]] = {}
-        self.events: dict[Resource, asyncio.Queue[tuple[str, Any]]] = {}
-        self.selectors: set[str] = set()
+        self.events: dict[tuple[Resource, str], asyncio.Queue[tuple[str, Any]]] = {}
+        self.selectors: dict[Resource, set[str]] = {}
 
     async def pages(self, resource: Resource, *, label_selector: str = "") -> AsyncIterator[dict[str, Any]]:
-        self.selectors.add(label_selector)
+        self.selectors.setdefault(resource, set()).add(label_selector)
         yield {"metadata": {"resourceVersion": "100"}, "items": self.lists.get(resource, [])}
 
-    def queue(self, resource: Resource) -> asyncio.Queue[tuple[str, Any]]:
-        return self.events.setdefault(resource, asyncio.Queue())
+    def queue(self, resource: Resource, label_selector: str) -> asyncio.Queue[tuple[str, Any]]:
+        return self.events.setdefault((resource, label_selector), asyncio.Queue())
 
-    async def watch(self, resource: Resource, **_: str) -> AsyncIterator[tuple[str, Any]]:
+    async def watch(self, resource: Resource, *, label_selector: str = "", **_: str) -> AsyncIterator[tuple[str, Any]]:
         while True:
-            yield await self.queue(resource).get()
+            yield await self.queue(resource, label_selector).get()
 
 
 class Scene:
@@ -43,7 +45,12 @@ class Scene:
     def __init__(self) -> None:
         self.client = FakeClient()
         self.changed: list[ObjectKey] = []
-        self.view = ClusterView(cast(KubeClient, self.client), on_change=self.changed.append)
+        self.view = ClusterView(
+            cast(KubeClient, self.client),
+            on_change=self.changed.append,
+            namespace="conch-system",
+            gateway_ports=range(10_000, 10_100),
+        )
 
     async def __aenter__(self) -> "Scene":
         self._tasks = [asyncio.ensure_future(reflector.run()) for reflector in self.view.reflectors]
@@ -58,7 +65,9 @@ class Scene:
     async def happen(self, resource: Resource, kind: str, live: dict[str, Any]) -> None:
         """An event, and the time it takes to be taken in."""
         self.changed.clear()
-        self.client.queue(resource).put_nowait((kind, live))
+        labels = live["metadata"].get("labels", {})
+        selector = CHILDREN if names.LABEL_MODEL_DEPLOYMENT in labels else GATEWAYS if labels else ""
+        self.client.queue(resource, selector).put_nowait((kind, live))
         for _ in range(5):
             await asyncio.sleep(0)
 
@@ -89,13 +98,16 @@ def _version(view: ClusterView) -> str | None:
 
 async def test_only_objects_with_both_labels_are_asked_for() -> None:
     async with Scene() as scene:
-        assert scene.client.selectors == {"app.kubernetes.io/managed-by=conch,conch.dev/model-deployment"}
+        selectors = dict(scene.client.selectors)
+        assert selectors.pop(resources.NODES) == {""}
+        assert selectors.pop(resources.PODS) == {CHILDREN, GATEWAYS}
+        assert all(each == {CHILDREN} for each in selectors.values())
 
 
 async def test_secrets_are_never_asked_for() -> None:
     scene = Scene()
     async with scene:
-        assert resources.SECRETS not in scene.client.events
+        assert resources.SECRETS not in scene.client.selectors
 
 
 async def test_children_and_pods_are_found_by_their_object() -> None:
@@ -216,3 +228,50 @@ def test_a_sweep_spares_what_came_after_its_list_was_asked_for() -> None:
     view.put_model_deployment(_object(1))
     assert view.drop_all_but(before, frozenset()) == ()
     assert view.known() == (KEY,)
+
+
+def _gateway(name: str, version: int, *, namespace: str = "conch-system", ready: bool = True) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": str(ready)}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"uid-{name}",
+            "resourceVersion": str(version),
+            "labels": dict(names.GATEWAY_LABELS),
+        },
+        "status": {"podIP": "10.1.0.1", "conditions": [condition]},
+    }
+
+
+async def test_a_change_of_the_gateways_concerns_every_object() -> None:
+    async with Scene() as scene:
+        scene.view.put_model_deployment(_object(1))
+        await scene.happen(resources.PODS, "ADDED", _gateway("b", 101))
+        assert scene.changed == [KEY]
+        await scene.happen(resources.PODS, "ADDED", _gateway("a", 102, ready=False))
+        assert [(each.name, each.ready) for each in scene.view.gateways()] == [("a", False), ("b", True)]
+
+
+async def test_a_pod_of_another_namespace_is_no_gateway_whatever_its_labels_say() -> None:
+    async with Scene() as scene:
+        scene.view.put_model_deployment(_object(1))
+        await scene.happen(resources.PODS, "ADDED", _gateway("mine", 101, namespace="team-a"))
+        assert scene.view.gateways() == ()
+        assert scene.changed == []
+
+
+def _node(name: str, version: int, *, cordoned: bool) -> dict[str, Any]:
+    return {"metadata": {"name": name, "resourceVersion": str(version)}, "spec": {"unschedulable": cordoned}}
+
+
+async def test_a_cordoned_node_concerns_the_objects_with_pods_on_it() -> None:
+    async with Scene() as scene:
+        pod = _labelled("pod", 101)
+        await scene.happen(resources.PODS, "ADDED", {**pod, "spec": {"nodeName": "gpu-1"}})
+        await scene.happen(resources.PODS, "ADDED", _labelled("elsewhere", 102, owner="other"))
+        await scene.happen(resources.NODES, "ADDED", _node("gpu-1", 103, cordoned=False))
+        assert scene.changed == []
+        await scene.happen(resources.NODES, "MODIFIED", _node("gpu-1", 104, cordoned=True))
+        assert scene.changed == [KEY]
+        assert [pod.node_cordoned for pod in scene.view.pods(KEY)] == [True]

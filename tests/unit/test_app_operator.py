@@ -24,7 +24,12 @@ def _with_operator(test: Callable[[Operator], Awaitable[None]], *, leads: bool =
     async def main() -> None:
         settings = OperatorSettings(images=ImageSettings(triton="triton", agent="agent"))
         operator = Operator(
-            cast(KubeClient, None), settings, namespace="conch", identity="a", installation_key=b"k" * 32
+            cast(KubeClient, None),
+            settings,
+            namespace="conch",
+            identity="a",
+            installation_key=b"k" * 32,
+            gateway_token=lambda: "t",
         )
         operator._leading = leads
         await test(operator)

@@ -6,16 +6,19 @@ from typing import Any
 import pytest
 
 from conch.api import names
-from conch.app.projections import controller_of, project_child, project_pod
-from conch.core.desired.service import service
+from conch.app.projections import controller_of, project_child, project_gateway_pod, project_node, project_pod
+from conch.core.desired.service import direct_service
 from conch.core.observed import (
     ChildId,
     ChildKind,
     Controller,
     ObservedContainer,
     ObservedDeployment,
+    ObservedGateway,
     ObservedPod,
     ObservedRecord,
+    ObservedService,
+    ObservedSlice,
 )
 from tests.sim.world import World
 
@@ -145,7 +148,7 @@ def test_the_controller_is_found_among_the_owners() -> None:
 
 def _applied_service(**changes: Any) -> dict[str, Any]:
     """A Service as the API server keeps it after our apply, with fields of its own."""
-    desired = service(WORLD.owner, "w1").body
+    desired = direct_service(WORLD.owner, "w1").body
     owned: dict[str, Any] = {
         "f:metadata": {"f:labels": {}, "f:ownerReferences": {}},
         "f:spec": {"f:type": {}, "f:selector": {}, "f:ports": {}},
@@ -157,12 +160,12 @@ def _applied_service(**changes: Any) -> dict[str, Any]:
 
 def test_a_child_that_nobody_touched_hashes_like_what_is_wanted() -> None:
     live = _applied_service()
-    assert project_child(ChildKind.SERVICE, live).owned_hash == service(WORLD.owner, "w1").hash
+    assert project_child(ChildKind.SERVICE, live).owned_hash == direct_service(WORLD.owner, "w1").hash
 
 
 def test_a_child_that_somebody_changed_hashes_differently() -> None:
     live = _applied_service(type="NodePort")
-    assert project_child(ChildKind.SERVICE, live).owned_hash != service(WORLD.owner, "w1").hash
+    assert project_child(ChildKind.SERVICE, live).owned_hash != direct_service(WORLD.owner, "w1").hash
 
 
 def test_a_deployment_tells_its_workload_and_why_its_pods_are_refused() -> None:
@@ -202,3 +205,51 @@ RECORD = {"workload": "w1", "revision": "r", "version": 3, "podTemplate": "{}", 
 )
 def test_a_controller_revision_of_somebody_elses_is_no_record(fields: dict[str, Any]) -> None:
     assert not isinstance(_child(ChildKind.CONTROLLER_REVISION, **fields), ObservedRecord)
+
+
+@pytest.mark.parametrize("selector", [None, {}, {"app": "x"}])
+def test_a_service_tells_whether_it_selects_pods(selector: dict[str, str] | None) -> None:
+    spec = {} if selector is None else {"selector": selector}
+    child = _child(ChildKind.SERVICE, spec=spec)
+    assert isinstance(child, ObservedService)
+    assert child.selects is bool(selector)
+
+
+def test_a_slice_tells_its_service_its_keeper_and_who_gets_connections() -> None:
+    labels = {names.LABEL_SERVICE: "sentiment", names.LABEL_SLICE_MANAGED_BY: "endpointslice-controller.k8s.io"}
+    endpoints = [
+        {"addresses": ["10.0.0.1"], "conditions": {"ready": True}},
+        {"addresses": ["10.0.0.2"], "conditions": {"ready": False, "serving": True, "terminating": True}},
+        {"addresses": ["10.0.0.3"]},
+    ]
+    child = _child(ChildKind.ENDPOINT_SLICE, metadata={"labels": labels}, endpoints=endpoints)
+    assert isinstance(child, ObservedSlice)
+    assert (child.service, child.managed_by) == ("sentiment", "endpointslice-controller.k8s.io")
+    assert child.ready == {"10.0.0.1", "10.0.0.3"}
+
+
+def test_a_slice_without_endpoints_sends_nobody_anywhere() -> None:
+    child = _child(ChildKind.ENDPOINT_SLICE, endpoints=None)
+    assert isinstance(child, ObservedSlice)
+    assert child.ready == frozenset()
+
+
+def test_a_gateway_pod_tells_its_address_and_whether_it_may_get_clients() -> None:
+    ready = {"podIP": "10.1.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+    live = {"metadata": {"name": "g"}, "status": ready}
+    assert project_gateway_pod(live) == ObservedGateway(name="g", address="10.1.0.1", ready=True)
+    leaving = project_gateway_pod({**live, "metadata": {"name": "g", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert leaving.leaving
+    assert not project_gateway_pod({"metadata": {"name": "g"}}).ready
+
+
+def test_a_node_is_cordoned_or_not() -> None:
+    assert project_node({"metadata": {"name": "n"}, "spec": {"unschedulable": True}})
+    assert not project_node({"metadata": {"name": "n"}, "spec": {}})
+
+
+def test_a_pod_tells_when_it_was_made_and_whether_it_is_marked() -> None:
+    pod = _pod(creationTimestamp="2026-01-01T00:00:00Z")
+    assert (pod.created, pod.marked_for_removal) == ("2026-01-01T00:00:00Z", False)
+    assert _pod(annotations={"controller.kubernetes.io/pod-deletion-cost": "-1000"}).marked_for_removal
+    assert not _pod(annotations={"controller.kubernetes.io/pod-deletion-cost": "5"}).marked_for_removal

@@ -12,6 +12,7 @@ from conch.api.reasons import Reason
 from conch.app.agent_reports import AgentReports, Answer
 from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
+from conch.app.gateway_reports import GatewayReports
 from conch.app.reconcile import Reconciler
 from conch.core.actions import Delete
 from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild, ObservedContainer
@@ -25,7 +26,7 @@ from tests.sim.world import START, UID, World
 
 KEY = ("default", "sentiment")
 SPEC = {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}}
-LEFT_OVER = ChildId(kind=ChildKind.POD_DISRUPTION_BUDGET, name="sentiment")
+LEFT_OVER = ChildId(kind=ChildKind.ENDPOINT_SLICE, name="sentiment-earlier")
 
 
 class Scene:
@@ -41,6 +42,7 @@ class Scene:
             client=cast(KubeClient, self),
             view=cast(ClusterView, self),
             reports=cast(AgentReports, self),
+            gateways=cast(GatewayReports, self),
             applier=cast(Applier, self),
             policy=world.policy,
             queue=self.queue,
@@ -68,6 +70,16 @@ class Scene:
 
     def children(self, _key: object) -> object:
         return dict(self.world.children)
+
+    def seen(self, _key: object) -> object:
+        return tuple(self.world.gateways.values())
+
+    @property
+    def ports(self) -> object:
+        return self
+
+    def port_of(self, _owner: object) -> int | None:
+        return self.world.port
 
     def pods(self, _key: object) -> object:
         return tuple(self.world.pods.values())
@@ -154,7 +166,7 @@ async def test_an_edit_that_fails_is_reported_all_the_same() -> None:
 async def test_what_would_move_traffic_or_make_pods_waits_for_the_proof_that_the_object_is_still_the_same() -> None:
     for kind in (ChildKind.SERVICE, ChildKind.DEPLOYMENT, ChildKind.CONFIG_MAP):
         world = _edited(replicas=2)
-        (gone,) = [id_ for id_ in world.children if id_.kind is kind]
+        gone = next(id_ for id_ in world.children if id_.kind is kind)
         del world.children[gone]
         scene = Scene(world)
         scene.fail["status"] = ApiError(409, "Conflict", "it has changed", what="status")

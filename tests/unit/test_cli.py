@@ -39,7 +39,8 @@ def test_the_operator_keeps_its_garbage_collections_short(monkeypatch: pytest.Mo
     monkeypatch.setattr(logs, "configure_logs", lambda **_: None)
     before = list(gc.callbacks)
     try:
-        done = CliRunner().invoke(app, ["operator", "--settings", str(settings), "--installation-key", str(key)])
+        files = ["--settings", str(settings), "--installation-key", str(key), "--gateway-token", str(key)]
+        done = CliRunner().invoke(app, ["operator", *files])
         assert done.exit_code == 0, done.output
         assert any(isinstance(callback, ShortCollections) for callback in while_running)
     finally:

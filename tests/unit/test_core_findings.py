@@ -8,10 +8,13 @@ import pytest
 
 from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.gateway import GatewayMode
+from conch.api.gateway_report import ObjectTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
-from conch.api.status import ModelDeploymentStatus, ServedRevision
+from conch.api.status import GatewayStatus, ModelDeploymentStatus, ServedRevision, TrafficShare
+from conch.core.exposure import Exposure
 from conch.core.findings import first_finding
 from conch.core.observed import (
     ChildId,
@@ -21,10 +24,13 @@ from conch.core.observed import (
     ObservedChild,
     ObservedContainer,
     ObservedDeployment,
+    ObservedGateway,
     ObservedPod,
 )
 from conch.core.policy import InstallationPolicy
+from conch.core.routing import Routing
 from conch.core.situation import Finding, Severity, Situation
+from conch.core.staffing import Staffing
 from conch.core.succession import Succession
 
 UID = "uid"
@@ -32,11 +38,29 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WANTED = ServedRevision(revision="r1", version=1, workload="w1")
 SERVICE = ChildId(kind=ChildKind.SERVICE, name="sentiment")
 DEPLOYMENT = ChildId(kind=ChildKind.DEPLOYMENT, name="sentiment-w1")
+DIRECT = Routing(
+    exposure=Exposure(mode=GatewayMode.DIRECT, selects_pods=True, port=None, listed=None),
+    staffing=Staffing(replicas=1),
+    traffic=(),
+    gateway=None,
+)
+ROUTED = Routing(
+    exposure=Exposure(mode=GatewayMode.GATEWAY, selects_pods=False, port=10_000, listed=()),
+    staffing=Staffing(replicas=1),
+    traffic=(TrafficShare(revision="r1", workload="w1", weight=100),),
+    gateway=GatewayStatus(port=10_000, generation="g2"),
+)
 SECRET_TEXT = "couldn't find key admin-key in Secret default/sentiment-admin-key"
 
 
 def a_pod(name: str = "sentiment-w1-0", **fields: Any) -> ObservedPod:
     return ObservedPod(name=name, uid=name, workload="w1", **fields)
+
+
+def a_gateway(name: str, *, heard: bool = True, rejected: bool = False, generation: str = "g1") -> ObservedGateway:
+    """A gateway that does for the object what `generation` stands for."""
+    traffic = ObjectTraffic(generation=generation, rejected=rejected, waits_for="cannot bind" if rejected else "")
+    return ObservedGateway(name=name, address="10.1.0.1", ready=True, heard=heard, traffic=traffic)
 
 
 def waiting(reason: str, message: str = "", *, container: str = "triton") -> ObservedPod:
@@ -55,6 +79,7 @@ def find(
     unwritten: frozenset[ChildId] = frozenset(),
     status: ModelDeploymentStatus = ModelDeploymentStatus(),  # noqa: B008 - immutable
     digest: str | None = None,
+    routing: Routing = DIRECT,
     **observed: Any,
 ) -> Finding | None:
     wire = {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}} if spec is None else spec
@@ -65,6 +90,7 @@ def find(
         uid=UID,
         generation=1,
         resource_version="1",
+        created="2026-01-01T00:00:00Z",
         deleting=False,
         spec=read,
         status=status,
@@ -78,6 +104,7 @@ def find(
             succession=Succession(
                 stable=None, candidate=WANTED.model_copy(update={"digest": digest}), workloads_created=1
             ),
+            routing=routing,
             desired_replicas=replicas,
             now=NOW,
             needed=frozenset({SERVICE, DEPLOYMENT}),

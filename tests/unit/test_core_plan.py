@@ -12,7 +12,7 @@ from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import ConditionType
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
+from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, TellPin
 from conch.core.observed import (
     ChildId,
     ChildKind,
@@ -54,8 +54,10 @@ def _object_of(action: Action) -> object:
     match action:
         case Delete():
             return action.id
-        case TellPin():
+        case TellPin() | MarkForRemoval():
             return action.pod
+        case DeleteEndpoints():
+            return action.service
         case _:
             return action.desired.id
 
@@ -116,8 +118,8 @@ def test_a_source_that_is_not_allowed_never_gets_pods() -> None:
     assert _deployments(world) == set()
 
 
-def test_a_succession_moves_the_service_and_only_then_removes_the_old_workload() -> None:
-    world = _serving()
+def test_without_gateways_a_succession_moves_the_service_and_only_then_removes_the_old_workload() -> None:
+    world = _serving(gateway={"mode": "Direct"})
     (old,) = _deployments(world)
     world.edit(model={**MODEL, "version": 2})
     world.settle()
@@ -129,7 +131,8 @@ def test_a_succession_moves_the_service_and_only_then_removes_the_old_workload()
 
     world.serve()
     moving = world.plan()
-    assert _touched(moving) == [f"Apply {service}"], "proven: the Service moves, nothing is removed"
+    moved = [f"Apply {service}", "Apply PodDisruptionBudget sentiment"]
+    assert _touched(moving) == moved, "proven: the Service moves, nothing is removed"
     assert isinstance(moving.actions[0], Apply)
     assert moving.actions[0].desired.body["spec"]["selector"] == names.workload_selector("sentiment", new)
 
@@ -148,7 +151,7 @@ _WORKLOAD_KINDS = (ChildKind.CONFIG_MAP, ChildKind.CONTROLLER_REVISION, ChildKin
 
 
 def test_a_workload_is_kept_while_the_service_is_missing() -> None:
-    world = _serving()
+    world = _serving(gateway={"mode": "Direct"})
     world.edit(model={**MODEL, "version": 2})
     world.settle()
     world.serve()
@@ -160,7 +163,7 @@ def test_a_workload_is_kept_while_the_service_is_missing() -> None:
 def test_a_delete_names_exactly_what_was_seen() -> None:
     world = _serving(replicas=2)
     budget = world.children[ChildId(kind=ChildKind.POD_DISRUPTION_BUDGET, name="sentiment")]
-    world.edit(replicas=1)
+    world.edit(replicas=0)
     (delete,) = (action for action in world.plan().actions if isinstance(action, Delete))
     assert delete == Delete(id=budget.id, uid=budget.uid, resource_version=budget.resource_version)
 

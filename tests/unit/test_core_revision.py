@@ -71,7 +71,7 @@ def test_all_these_revisions_differ_from_each_other() -> None:
 
 def test_no_field_of_the_spec_is_forgotten_here() -> None:
     """A new field belongs into one of the two lists above."""
-    tried = {part for wire in WITH_NEW_PODS.values() for part in wire} | {"replicas", "suspend"}
+    tried = {part for wire in WITH_NEW_PODS.values() for part in wire} | {"replicas", "suspend", "gateway"}
     assert tried == {field.alias or name for name, field in ModelDeploymentSpec.model_fields.items()}
 
 

@@ -41,6 +41,7 @@ def _succeed(
         uid="uid",
         generation=2,
         resource_version="1",
+        created="2026-01-01T00:00:00Z",
         deleting=False,
         spec=read,
         status=ModelDeploymentStatus(stable=stable, candidate=candidate, workloads_created=created),

@@ -23,8 +23,10 @@ from conch.why.gather import Seen
 from conch.why.report import Outcome, Report
 from tests.unit.test_core_findings import (
     DEPLOYMENT,
+    ROUTED,
     SECRET_TEXT,
     SERVICE,
+    a_gateway,
     a_pod,
     find,
     refused_pods,
@@ -160,7 +162,12 @@ CASES = [
     Case("replicas_are_ready", find(SERVES, replicas=2)),
     Case("replicas_are_ready", find(reporting(AgentPhase.FETCHING))),
     Case("replicas_are_ready", find(reporting(AgentPhase.LOADING))),
-    Case("traffic_is_routed", find(SERVES, unwritten=frozenset({SERVICE}))),
+    Case("a_port_is_free", find(routing=replace(ROUTED, exposure=replace(ROUTED.exposure, port=None)))),
+    Case("gateways_are_there", find(SERVES, routing=ROUTED)),
+    Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(a_gateway("g1"),))),
+    Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(a_gateway("g1", rejected=True),))),
+    Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(a_gateway("g1", heard=False),))),
+    Case("service_sends_to_it", find(SERVES, unwritten=frozenset({SERVICE}))),
     *(
         Case("agents_report_no_failure", find(reporting(AgentPhase.FAILED, reason=reason, message="m")))
         for reason in Reason

@@ -68,7 +68,7 @@ def test_piped_text_has_one_fact_a_line_and_no_colours() -> None:
     assert [line for line in lines if line.startswith("✗")] == [
         "✗ No container crashes again and again. -> CrashLooping: Check runtime.image. Container triton keeps crashing."
     ]
-    assert "· The Service sends to the pods that serve." in lines
+    assert "· The Service sends requests there." in lines
     assert "candidate: version 3, revision r1, Deployment sentiment-w1" in lines
     assert f"Pinned: {DIGEST}, which main@abc stood for" in lines
     assert "Fetching: ████████████░░░░░░░░ 62%, 3.1 GB of 5.0 GB, 12 files, 120.0 MB/s, 8s ago" in lines

@@ -17,6 +17,8 @@ _SUFFIXES: Final = {
 
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests"})
 _QUANTITY_FIELDS: Final = frozenset({"sizeLimit"})
+_NULL_WHEN_EMPTY: Final = frozenset({"endpoints"})
+"""Lists that the API server gives back as null when there is nothing in them."""
 
 
 def quantity(text: str | int) -> Decimal:
@@ -43,6 +45,8 @@ def _canonical(value: Any, field: str) -> Any:
         if field in _QUANTITY_MAPS:
             return {key: _quantity_text(item) for key, item in value.items()}
         return {key: _canonical(item, key) for key, item in value.items()}
+    if value is None and field in _NULL_WHEN_EMPTY:
+        return []
     if isinstance(value, list | tuple):
         return [_canonical(item, "") for item in value]
     return _quantity_text(value) if field in _QUANTITY_FIELDS else value

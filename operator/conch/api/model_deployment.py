@@ -98,6 +98,8 @@ class ModelDeployment:
     uid: str
     generation: int
     resource_version: str
+    created: str
+    """creationTimestamp."""
     deleting: bool
     spec: ModelDeploymentSpec | InvalidSpec
     status: ModelDeploymentStatus
@@ -109,6 +111,7 @@ class _Metadata(BaseModel):
     uid: str
     generation: int = 0
     resourceVersion: str
+    creationTimestamp: str = ""
     deletionTimestamp: str | None = None
 
 
@@ -121,6 +124,7 @@ def parse(body: Mapping[str, Any]) -> ModelDeployment:
         uid=metadata.uid,
         generation=metadata.generation,
         resource_version=metadata.resourceVersion,
+        created=metadata.creationTimestamp,
         deleting=metadata.deletionTimestamp is not None,
         spec=parse_spec(body.get("spec", {})),
         status=parse_status(body.get("status", {})),

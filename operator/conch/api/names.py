@@ -22,6 +22,17 @@ ADMIN_KEY_SECRET_KEY: Final = "admin-key"  # noqa: S105 - the name of an entry, 
 
 LEASE: Final = "conch-operator"
 
+ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+DELETION_COST_LEAVING: Final = "-1000"
+"""Of the ready pods of a ReplicaSet, those of the lowest cost are removed first."""
+
+LABEL_SERVICE: Final = "kubernetes.io/service-name"
+LABEL_SLICE_MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
+SLICE_MANAGED_BY: Final = f"{FIELD_MANAGER}.{GROUP}"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+GATEWAY_LABELS: Final = {"app.kubernetes.io/name": "conch", LABEL_COMPONENT: "gateway"}
+"""What the chart's gateway pods bear."""
+
 
 def object_labels(name: str) -> dict[str, str]:
     """Labels of every child of the ModelDeployment `name`."""
@@ -51,6 +62,21 @@ def workload_object(name: str, workload: str) -> str:
 def service(name: str) -> str:
     """Name of the Service that clients call."""
     return name
+
+
+def route(namespace: str, name: str) -> str:
+    """What a gateway knows the object by; two objects never share one, for a namespace has no dot in it."""
+    return f"{namespace}.{name}"
+
+
+def gateway_slice(name: str) -> str:
+    """Name of the EndpointSlice with which the Service sends to the gateways."""
+    return f"{name}-gateways"
+
+
+def workload_service(name: str, workload: str) -> str:
+    """Name of a workload's own Service: the gateways read its endpoints."""
+    return workload_object(name, workload)
 
 
 def disruption_budget(name: str) -> str:

@@ -46,6 +46,14 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     AGENT_UNREACHABLE = "AgentUnreachable"
 
+    # The gateways.
+    ROUTING = "Routing"
+    ROUTED = "Routed"
+    NO_GATEWAY = "NoGateway"
+    GATEWAY_SILENT = "GatewaySilent"
+    ROUTE_REJECTED = "RouteRejected"
+    PORTS_EXHAUSTED = "PortsExhausted"
+
     # The object.
     INVALID_SPEC = "InvalidSpec"
     NAME_CONFLICT = "NameConflict"

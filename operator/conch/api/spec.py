@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from conch.api.canonical import quantity
 from conch.api.cel import Rule, rules
+from conch.api.gateway import GATEWAY_RULES, Gateway
 from conch.api.model import Model, SecretReference
 from conch.api.types import ApiModel, DnsName, LabelValue, QualifiedName, Quantity
 
@@ -164,6 +165,7 @@ class ModelDeploymentSpec(ApiModel):
     gpu: Gpu = Gpu()
     scheduling: Scheduling = Scheduling()
     replicas: Annotated[int | None, Field(ge=0, le=1000, description="How many servers; 1 when not given.")] = None
+    gateway: Annotated[Gateway, Field(json_schema_extra=GATEWAY_RULES)] = Gateway()
     service_account_name: Annotated[
         DnsName | None,
         Field(description="Identity of the pods; no token is mounted. Naming one needs the right to use it."),

@@ -21,6 +21,7 @@ class ConditionType(StrEnum):
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     CAPACITY_BLOCKED = "CapacityBlocked"
+    ROUTING_SYNCED = "RoutingSynced"
 
 
 class ConditionStatus(StrEnum):
@@ -55,6 +56,30 @@ class ServedRevision(ApiModel):
     loaded: Annotated[
         bool, Field(description="Whether a pod has loaded these files; from then on they are the revision's for good.")
     ] = False
+
+
+class TrafficShare(ApiModel):
+    """What one workload gets of the traffic; gateways follow it."""
+
+    revision: ShortText
+    workload: ShortText
+    weight: Annotated[int, Field(ge=0, le=100, description="Percent of the requests.")]
+    draining: Annotated[
+        tuple[ShortText, ...],
+        Field(max_length=1000, description="Pods that get nothing new, because they are about to be removed."),
+    ] = ()
+    draining_since: Annotated[
+        Timestamp | None, Field(description="Since when nothing new goes to the pods in `draining`, or to any of them.")
+    ] = None
+
+
+class GatewayStatus(ApiModel):
+    """The object's place at the gateways."""
+
+    port: Annotated[int, Field(ge=1, le=65535, description="Its port on every gateway.")]
+    generation: Annotated[
+        ShortText, Field(description="Names what gateways are to do for it now; they repeat it once they do.")
+    ] = ""
 
 
 class PodCounts(ApiModel):
@@ -115,6 +140,15 @@ class ModelDeploymentStatus(ApiModel):
     grpc_url: Annotated[str, Field(max_length=512)] = ""
     stable: Annotated[ServedRevision | None, Field(description="The revision that has the traffic.")] = None
     candidate: Annotated[ServedRevision | None, Field(description="The revision that is being brought up.")] = None
+    traffic: Annotated[
+        tuple[TrafficShare, ...],
+        Field(
+            max_length=16,
+            description="Which workload gets how much of the traffic.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["workload"]},
+        ),
+    ] = ()
+    gateway: GatewayStatus | None = None
     workloads_created: Annotated[
         Count, Field(description="Workloads ever begun; the next one's id is made from it.")
     ] = 0

@@ -10,7 +10,8 @@ from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.pin_orders import tell_pins
 from conch.app.projections import CHILD_RESOURCES, controller_of
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
+from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, TellPin
+from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError
 
@@ -37,6 +38,10 @@ class Applier:
                 await self._ensure_admin_key(action, owner, facts)
             case Delete():
                 await self._delete(action, owner)
+            case MarkForRemoval():
+                await self._mark(action, owner)
+            case DeleteEndpoints():
+                await self._delete_endpoints(action, owner)
             case TellPin():
                 await self.tell_pins([action], owner)
             case _:
@@ -116,5 +121,40 @@ class Applier:
             )
         except ApiError as error:
             # Gone, or changed since: the next plan looks at what is there then.
+            if not (error.not_found or error.conflict):
+                raise
+
+    async def _mark(self, action: MarkForRemoval, owner: ModelDeployment) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": action.pod,
+                "namespace": owner.namespace,
+                "uid": action.uid,
+                "annotations": {names.ANNOTATION_DELETION_COST: names.DELETION_COST_LEAVING},
+            },
+        }
+        within = self._fence()
+        try:
+            await self._client.apply(resources.PODS, body, field_manager=names.FIELD_MANAGER, within_seconds=within)
+        except ApiError as error:
+            # Gone meanwhile: there is no pod to be marked, and another of its name is another uid.
+            if not (error.not_found or error.conflict):
+                raise
+
+    async def _delete_endpoints(self, action: DeleteEndpoints, owner: ModelDeployment) -> None:
+        try:
+            live = await self._client.get_metadata(resources.ENDPOINTS, owner.namespace, action.service)
+            within = self._fence()
+            await self._client.delete(
+                resources.ENDPOINTS,
+                owner.namespace,
+                action.service,
+                uid=live["metadata"]["uid"],
+                resource_version=live["metadata"]["resourceVersion"],
+                within_seconds=within,
+            )
+        except ApiError as error:
             if not (error.not_found or error.conflict):
                 raise

@@ -3,30 +3,38 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment, parse
-from conch.app.projections import CHILD_RESOURCES, project_child, project_pod
-from conch.core.observed import ChildId, ChildKind, ObservedChild, ObservedPod
+from conch.app.port_book import PortBook
+from conch.app.projections import CHILD_RESOURCES, project_child, project_gateway_pod, project_node, project_pod
+from conch.core.observed import ChildId, ChildKind, ObservedChild, ObservedGateway, ObservedPod
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.reflector import ObjectKey, Reflector
 
 _WATCHED: Final = tuple(kind for kind in ChildKind if kind is not ChildKind.SECRET)
 _GONE_REMEMBERED: Final = 256
+_GATEWAYS: Final = ",".join(f"{key}={value}" for key, value in names.GATEWAY_LABELS.items())
 _SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_MODEL_DEPLOYMENT}"
 
 
 class ClusterView:
-    """Children and pods by reflectors of our own; the ModelDeployments themselves are handed in by the edge.
+    """Children, pods, gateways and nodes by reflectors of our own; the ModelDeployments are handed in by the edge.
 
-    `on_change(key)` is called with the ModelDeployment that a change concerns.
+    `on_change(key)` is called with the ModelDeployment that a change concerns. `namespace` is the operator's own: pods
+    elsewhere are no gateways, whatever their labels say.
     """
 
-    def __init__(self, client: KubeClient, on_change: Callable[[ObjectKey], None]) -> None:
+    def __init__(
+        self, client: KubeClient, on_change: Callable[[ObjectKey], None], *, namespace: str, gateway_ports: range
+    ) -> None:
         self._on_change = on_change
+        self._namespace = namespace
+        self.ports = PortBook(gateway_ports)
         self._objects: dict[ObjectKey, ModelDeployment] = {}
         self._gone: deque[str] = deque(maxlen=_GONE_REMEMBERED)
         self._by_owner: dict[ObjectKey, set[tuple[ChildKind | None, str]]] = {}
@@ -47,11 +55,21 @@ class ClusterView:
             on_change=partial(self._child_changed, None),
             label_selector=_SELECTOR,
         )
+        self._gateways: Reflector[ObservedGateway] = Reflector(
+            client,
+            resources.PODS,
+            project=project_gateway_pod,
+            on_change=self._gateway_changed,
+            label_selector=_GATEWAYS,
+        )
+        self._nodes: Reflector[bool] = Reflector(
+            client, resources.NODES, project=project_node, on_change=self._node_changed
+        )
 
     @property
     def reflectors(self) -> Iterable[Reflector[Any]]:
         """What has to run for this view to be true."""
-        return (*self._children.values(), self._pods)
+        return (*self._children.values(), self._pods, self._gateways, self._nodes)
 
     async def synced(self) -> None:
         """Wait until every resource has been listed once."""
@@ -79,12 +97,16 @@ class ClusterView:
         # Across namesakes too: events of an object and of its successor may arrive in any order.
         if known is not None and int(metadata["resourceVersion"]) <= int(known.resource_version):
             return False
+        if known is not None and known.uid != metadata["uid"]:
+            self.ports.forget(known.uid)
         self._objects[key] = parse(body)
+        self.ports.note(self._objects[key])
         return True
 
     def drop_model_deployment(self, key: ObjectKey, uid: str) -> None:
         """Forget an object that is gone (but not its namesake)."""
         self._gone.append(uid)
+        self.ports.forget(uid)
         known = self._objects.get(key)
         if known is not None and known.uid == uid:
             del self._objects[key]
@@ -122,12 +144,31 @@ class ClusterView:
             for kind, name in self._by_owner.get(key, ())
             if kind is None and (entry := self._pods.get((namespace, name))) is not None
         )
-        return tuple(sorted(pods, key=lambda pod: pod.name))
+        return tuple(
+            replace(pod, node_cordoned=bool(self._nodes.get(("", pod.node))))
+            for pod in sorted(pods, key=lambda pod: pod.name)
+        )
+
+    def gateways(self) -> tuple[ObservedGateway, ...]:
+        """The gateway pods, by name."""
+        mine = (pod for (namespace, _), pod in self._gateways.items() if namespace == self._namespace)
+        return tuple(sorted(mine, key=lambda gateway: gateway.name))
 
     def all_pods(self) -> Iterator[tuple[ObjectKey, ObservedPod]]:
         """Every pod and the ModelDeployment that its label names; not to be walked over an await."""
         for (namespace, _), (owner, observed) in self._pods.items():
             yield (namespace, owner), observed
+
+    def _gateway_changed(self, key: ObjectKey, *_: ObservedGateway | None) -> None:
+        """Every object's slice lists the gateways."""
+        if key[0] == self._namespace:
+            for owner in self._objects:
+                self._on_change(owner)
+
+    def _node_changed(self, key: ObjectKey, before: bool | None, after: bool | None) -> None:
+        if bool(before) != bool(after):
+            for owner in {owner for owner, pod in self.all_pods() if pod.node == key[1]}:
+                self._on_change(owner)
 
     def _child_changed(
         self, kind: ChildKind | None, key: ObjectKey, before: tuple[str, Any] | None, after: tuple[str, Any] | None

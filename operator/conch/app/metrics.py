@@ -16,4 +16,6 @@ QUEUE_LENGTH: Final = Gauge("conch_queue_length", "Objects that are due to be pl
 LEADING: Final = Gauge("conch_leading", "1 while this process leads.")
 OBJECTS: Final = Gauge("conch_model_deployments", "ModelDeployments known.")
 AGENT_POLLS: Final = Counter("conch_agent_polls", "Questions to model pods' agents, by outcome.", ["outcome"])
+GATEWAY_POLLS: Final = Counter("conch_gateway_polls", "Questions to gateways, by outcome.", ["outcome"])
+WAKES: Final = Counter("conch_wakes", "Times that a gateway said that requests are held.")
 EDGE_RESTARTS: Final = Counter("conch_edge_starts", "Starts of the kopf edge.")

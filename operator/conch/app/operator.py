@@ -3,7 +3,7 @@
 import asyncio
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
@@ -17,6 +17,7 @@ from conch.app.agent_reports import AgentReports
 from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.edge import Edge
+from conch.app.gateway_reports import GatewayReports
 from conch.app.health import Health
 from conch.app.policy import installation_policy
 from conch.app.reconcile import Reconciler
@@ -49,12 +50,16 @@ class Operator:
         namespace: str,
         identity: str,
         installation_key: bytes,
+        gateway_token: Callable[[], str],
     ) -> None:
         self._client = client
         self._settings = settings
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
         self._leading = False
-        self._view = ClusterView(client, on_change=self._seen_changed)
+        policy = installation_policy(settings)
+        self._view = ClusterView(
+            client, on_change=self._seen_changed, namespace=namespace, gateway_ports=policy.gateway_ports
+        )
         self._leadership = Leadership(
             LeaseStore(client, namespace=namespace, name=names.LEASE, duration_seconds=DURATION_SECONDS),
             identity=identity,
@@ -63,13 +68,21 @@ class Operator:
         self._reports = AgentReports(
             self._view, installation_key=installation_key, on_change=self._seen_changed, clock=monotonic
         )
+        self._gateways = GatewayReports(
+            self._view.gateways,
+            token=gateway_token,
+            on_change=self._seen_changed,
+            on_wake=self._wanted_changed,
+            clock=monotonic,
+        )
         applier = Applier(client, self._view, installation_key=installation_key, fence=self._leadership.check)
         self._reconciler = Reconciler(
             client=client,
             view=self._view,
             reports=self._reports,
+            gateways=self._gateways,
             applier=applier,
-            policy=installation_policy(settings),
+            policy=policy,
             queue=self._queue,
             fence=self._leadership.check,
             now=lambda: datetime.now(UTC),
@@ -169,6 +182,7 @@ class Operator:
             await self._view.synced()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._reports.run())
+                group.create_task(self._gateways.run())
                 group.create_task(self._resync())
                 for _ in range(self._settings.workers):
                     group.create_task(self._reconciler.work())

@@ -14,8 +14,11 @@ from conch.core.observed import (
     ObservedChild,
     ObservedContainer,
     ObservedDeployment,
+    ObservedGateway,
     ObservedPod,
     ObservedRecord,
+    ObservedService,
+    ObservedSlice,
 )
 from conch.kube import resources
 from conch.kube.managed_fields import owned_fields
@@ -25,6 +28,7 @@ CHILD_RESOURCES: Final[Mapping[ChildKind, Resource]] = {
     ChildKind.CONFIG_MAP: resources.CONFIG_MAPS,
     ChildKind.CONTROLLER_REVISION: resources.CONTROLLER_REVISIONS,
     ChildKind.DEPLOYMENT: resources.DEPLOYMENTS,
+    ChildKind.ENDPOINT_SLICE: resources.ENDPOINT_SLICES,
     ChildKind.POD_DISRUPTION_BUDGET: resources.POD_DISRUPTION_BUDGETS,
     ChildKind.SECRET: resources.SECRETS,
     ChildKind.SERVICE: resources.SERVICES,
@@ -60,6 +64,22 @@ def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
             except (KeyError, TypeError, ValueError):
                 # A stranger's; its controller says so.
                 return ObservedChild(**common)
+        case ChildKind.SERVICE:
+            return ObservedService(**common, selects=bool(live.get("spec", {}).get("selector")))
+        case ChildKind.ENDPOINT_SLICE:
+            labels = metadata.get("labels", {})
+            return ObservedSlice(
+                **common,
+                service=labels.get(names.LABEL_SERVICE, ""),
+                managed_by=labels.get(names.LABEL_SLICE_MANAGED_BY, ""),
+                ready=frozenset(
+                    address
+                    for endpoint in live.get("endpoints") or ()
+                    # Absent means ready.
+                    if endpoint.get("conditions", {}).get("ready", True)
+                    for address in endpoint["addresses"]
+                ),
+            )
         case _:
             return ObservedChild(**common)
 
@@ -102,11 +122,34 @@ def project_pod(live: Mapping[str, Any]) -> ObservedPod:
         scheduled=scheduled.get("status") == "True",
         unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         ip=status.get("podIP", ""),
+        created=metadata.get("creationTimestamp", ""),
+        marked_for_removal=_is_marked(metadata),
         containers=tuple(
             _container(container)
             for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
         ),
     )
+
+
+def _is_marked(metadata: Mapping[str, Any]) -> bool:
+    return bool(metadata.get("annotations", {}).get(names.ANNOTATION_DELETION_COST) == names.DELETION_COST_LEAVING)
+
+
+def project_gateway_pod(live: Mapping[str, Any]) -> ObservedGateway:
+    """A pod of the gateway fleet, before it was asked anything."""
+    metadata, status = live["metadata"], live.get("status", {})
+    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", ())}
+    return ObservedGateway(
+        name=metadata["name"],
+        address=status.get("podIP", ""),
+        ready=conditions.get("Ready") == "True",
+        leaving="deletionTimestamp" in metadata,
+    )
+
+
+def project_node(live: Mapping[str, Any]) -> bool:
+    """Whether the node is cordoned."""
+    return bool(live.get("spec", {}).get("unschedulable"))
 
 
 def _failure(status: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from time import perf_counter
 import structlog
 
 from conch.api import names
+from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import ModelDeployment
 from conch.api.status import ModelDeploymentStatus
 from conch.app import metrics
@@ -15,8 +16,10 @@ from conch.app.agent_reports import AgentReports
 from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
+from conch.app.gateway_reports import GatewayReports
 from conch.app.happenings import happenings
 from conch.core.actions import Delete, TellPin
+from conch.core.exposure import mode_of
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
@@ -42,6 +45,7 @@ class Reconciler:
         client: KubeClient,
         view: ClusterView,
         reports: AgentReports,
+        gateways: GatewayReports,
         applier: Applier,
         policy: InstallationPolicy,
         queue: WorkQueue[ObjectKey],
@@ -52,6 +56,7 @@ class Reconciler:
         self._client = client
         self._view = view
         self._reports = reports
+        self._gateways = gateways
         self._applier = applier
         self._policy = policy
         self._queue = queue
@@ -95,7 +100,7 @@ class Reconciler:
         facts = self._facts.setdefault(key, Facts(uid=owner.uid))
         if facts.uid != owner.uid:
             facts = self._facts[key] = Facts(uid=owner.uid)
-        decided = plan(owner=owner, observed=self._observe(key, facts), policy=self._policy, now=self._now())
+        decided = plan(owner=owner, observed=self._observe(key, owner, facts), policy=self._policy, now=self._now())
         changed = decided.status != owner.status
         # Before a delete the status is written even if it stays: that proves that no newer object asks for the child.
         deletes = any(isinstance(action, Delete) for action in decided.actions)
@@ -126,7 +131,7 @@ class Reconciler:
         if decided.requeue_after:
             self._queue.add_after(key, decided.requeue_after.total_seconds())
 
-    def _observe(self, key: ObjectKey, facts: Facts) -> Observed:
+    def _observe(self, key: ObjectKey, owner: ModelDeployment, facts: Facts) -> Observed:
         pods = []
         for observed in self._view.pods(key):
             answer = self._reports.answer(observed.uid)
@@ -144,6 +149,8 @@ class Reconciler:
             strangers=dict(facts.strangers),
             refusals=dict(facts.refusals),
             secret_known=facts.secret_known,
+            gateways=self._gateways.seen(key),
+            port=self._view.ports.port_of(owner) if mode_of(owner) is GatewayMode.GATEWAY else None,
         )
 
     async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:

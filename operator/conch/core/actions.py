@@ -41,4 +41,19 @@ class TellPin:
     pin: Pin
 
 
-Action = Apply | EnsureAdminKey | Delete | TellPin
+@dataclass(frozen=True, kw_only=True)
+class MarkForRemoval:
+    """Let the Deployment's controller remove this pod before others: it has been drained."""
+
+    pod: str
+    uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteEndpoints:
+    """Delete the Endpoints of a Service that has lost its selector: they are kept by nobody, and copied to slices."""
+
+    service: str
+
+
+Action = Apply | EnsureAdminKey | Delete | TellPin | MarkForRemoval | DeleteEndpoints

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from conch.api.assignment import AgentReport
+from conch.api.gateway_report import ObjectTraffic
 
 
 class ChildKind(StrEnum):
@@ -19,6 +20,7 @@ class ChildKind(StrEnum):
     CONFIG_MAP = "ConfigMap"
     CONTROLLER_REVISION = "ControllerRevision"
     DEPLOYMENT = "Deployment"
+    ENDPOINT_SLICE = "EndpointSlice"
     POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
     SECRET = "Secret"  # noqa: S105 - a kind, not a secret
     SERVICE = "Service"
@@ -77,6 +79,24 @@ class ObservedDeployment(ObservedChild):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedService(ObservedChild):
+    """A Service, and whether it selects pods by itself."""
+
+    selects: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedSlice(ObservedChild):
+    """An EndpointSlice: of ours, or of one of Kubernetes' own controllers."""
+
+    service: str
+    """The Service that it belongs to."""
+    managed_by: str
+    ready: frozenset[str]
+    """Addresses that get connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadRecord:
     """What a workload was created as; kept in a ControllerRevision so that an operator upgrade restarts no pod.
 
@@ -127,11 +147,16 @@ class ObservedPod:
     failure: str = ""
     """Why the node ended it for good (evicted, not admitted)."""
     node: str = ""
+    node_cordoned: bool = False
+    """Somebody is about to drain its node."""
     node_lost: bool = False
     """The cluster gave it up because its node does not answer."""
     scheduled: bool = False
     unschedulable_message: str = ""
     ip: str = ""
+    created: str = ""
+    marked_for_removal: bool = False
+    """Of the ready pods of its workload, the Deployment's controller removes it first."""
     containers: tuple[ObservedContainer, ...] = ()
     report: AgentReport | None = None
     key_refused: bool = False
@@ -146,13 +171,34 @@ class ObservedPod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedGateway:
+    """A gateway pod, and what it says of this object."""
+
+    name: str
+    address: str
+    ready: bool
+    leaving: bool = False
+    """It is on its way out: it may still carry requests, and gets no new clients."""
+    traffic: ObjectTraffic | None = None
+    """Its last word about the object, which it knows then; absent when it does not, or was never heard."""
+    heard: bool = False
+    """Whether it answered lately."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether requests may go through it, so that what it does must be known."""
+        return self.ready or self.heard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything that is known of one object's children and pods.
 
     `children` are the objects with Conch's labels that bear a child's name, whoever controls them. `strangers` are
     objects without the labels that were met when a child was to be created, each with its controller if it has one;
     `refusals` are the API server's words about children it would not take. `secret_known` says whether this process
-    created or found the admin-key Secret: Secrets can be neither read nor watched (least privilege).
+    created or found the admin-key Secret: Secrets can be neither read nor watched (least privilege). `port` is the one
+    that the object has or may have on the gateways, None when all are taken.
     """
 
     children: Mapping[ChildId, ObservedChild] = field(default_factory=lambda: MappingProxyType({}))
@@ -160,6 +206,13 @@ class Observed:
     strangers: Mapping[ChildId, Controller | None] = field(default_factory=lambda: MappingProxyType({}))
     refusals: Mapping[ChildId, str] = field(default_factory=lambda: MappingProxyType({}))
     secret_known: bool = False
+    gateways: tuple[ObservedGateway, ...] = ()
+    port: int | None = None
+
+    @property
+    def slices(self) -> tuple[ObservedSlice, ...]:
+        """The EndpointSlices that concern the object, whoever keeps them."""
+        return tuple(child for child in self.children.values() if isinstance(child, ObservedSlice))
 
     def deployment_of(self, workload: str) -> ObservedDeployment | None:
         """The Deployment of this workload, if it is there."""

@@ -2,28 +2,28 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
-from conch.api import names
 from conch.api.assignment import AgentPhase
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
-from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.actions import Action, Apply, Delete, EnsureAdminKey, TellPin
+from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, TellPin
+from conch.core.children import desired_children, records_of
 from conch.core.desired.admin_key_secret import admin_key_secret
-from conch.core.desired.assignment import assignment_config_map
-from conch.core.desired.deployment import deployment
-from conch.core.desired.disruption_budget import disruption_budget
 from conch.core.desired.object import DesiredObject
-from conch.core.desired.service import service
-from conch.core.desired.workload_record import new_record, workload_record
 from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
 from conch.core.pinning import pin_of, pinned
 from conch.core.policy import InstallationPolicy
+from conch.core.removals import removals
 from conch.core.revision import revision_of
+from conch.core.routing import route
 from conch.core.situation import Situation
 from conch.core.status import render_status
 from conch.core.succession import Succession, succeed
+
+_DRAIN_CHECK: Final = timedelta(seconds=1)
+"""How often what drains is looked at where no gateway says anything new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,10 @@ class Plan:
 def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, now: datetime) -> Plan:
     """Plan one object. Pure: the same arguments give the same plan, and a plan that was carried out plans no action."""
     succession = _succession(owner, observed)
-    records = _records(owner, observed, policy, succession)
     replicas = _desired_replicas(owner, observed, succession)
-    desired = _desired(owner, policy, succession, records, replicas)
+    routing = route(owner, succession, replicas, observed, policy, now)
+    records = records_of(owner, observed, policy, succession)
+    desired = desired_children(owner, policy, succession, routing, records, replicas)
     writes: tuple[Apply | EnsureAdminKey, ...] = (
         *_admin_key(owner, observed, records, replicas),
         *_writes(owner, observed, desired),
@@ -57,6 +58,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
         policy=policy,
         observed=observed,
         succession=succession,
+        routing=routing,
         desired_replicas=replicas,
         now=now,
         needed=frozenset(object_.id for object_ in desired),
@@ -65,13 +67,18 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
     actions: tuple[Action, ...] = (
         ()
         if owner.deleting
-        else (*writes, *_removals(owner, observed, succession, desired), *_pin_orders(observed, succession))
+        else (
+            *(MarkForRemoval(pod=pod.name, uid=pod.uid) for pod in routing.staffing.removed_first),
+            *writes,
+            *removals(owner, observed, succession, routing, desired),
+            *_pin_orders(observed, succession),
+        )
     )
     unwatched = bool(situation.unwritten & (observed.strangers.keys() | observed.refusals.keys()))
     status = render_status(situation, now)
     return Plan(
         status=status,
-        status_first=_pins(status) != _pins(owner.status) or not all(_is_edit(action) for action in actions),
+        status_first=_announced(status) != _announced(owner.status) or not all(_is_edit(action) for action in actions),
         actions=actions,
         requeue_after=_requeue_after(policy, status, unwatched=unwatched),
     )
@@ -82,11 +89,15 @@ def _requeue_after(policy: InstallationPolicy, status: ModelDeploymentStatus, *,
     waits = [policy.recheck_after] if unwatched else []
     if status.fetch is not None:
         waits.append(FETCH_REPORT_INTERVAL)
+    if any(share.draining_since for share in status.traffic):
+        waits.append(_DRAIN_CHECK)
     return min(waits, default=None)
 
 
-def _pins(status: ModelDeploymentStatus) -> tuple[str | None, ...]:
-    return tuple(served.digest if served else None for served in (status.stable, status.candidate))
+def _announced(status: ModelDeploymentStatus) -> tuple[object, ...]:
+    """What others act on as soon as they read it: agents on the pins, gateways on the traffic."""
+    pins = tuple(served.digest if served else None for served in (status.stable, status.candidate))
+    return (*pins, status.traffic, status.gateway)
 
 
 def _is_edit(action: Action) -> bool:
@@ -115,54 +126,6 @@ def _desired_replicas(owner: ModelDeployment, observed: Observed, succession: Su
     # What runs is left as it is, also where an edit was acted on and its report came too late.
     running = observed.deployment_of(succession.wanted.workload) if succession.wanted else None
     return running.replicas if running else owner.status.desired_replicas
-
-
-def _records(
-    owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, succession: Succession
-) -> tuple[WorkloadRecord, ...]:
-    """What each workload was created as; of a workload that is to be created now, what the spec makes of it.
-
-    A record that was deleted by hand can only be made again while the spec still asks for that revision; until then its
-    workload stays as it is.
-    """
-    records = []
-    for served in succession.workloads:
-        record = observed.record_of(owner.uid, names.workload_object(owner.name, served.workload))
-        if (
-            record is None
-            and isinstance(owner.spec, ModelDeploymentSpec)
-            and served.revision == revision_of(owner.spec)
-        ):
-            if policy.source_policy.refusal(owner.spec.model.source.place):
-                # Pods would hold GPUs for a model that they may not fetch.
-                continue
-            record = new_record(owner, owner.spec, served.revision, served.workload, policy)
-        if record is not None:
-            records.append(record)
-    return tuple(records)
-
-
-def _desired(
-    owner: ModelDeployment,
-    policy: InstallationPolicy,
-    succession: Succession,
-    records: tuple[WorkloadRecord, ...],
-    replicas: int,
-) -> tuple[DesiredObject, ...]:
-    """Every child as it should be, in the order in which they need each other."""
-    pins = {served.workload: pin_of(served) for served in succession.workloads}
-    objects: list[DesiredObject] = []
-    for record in records:
-        objects += [
-            workload_record(owner, record),
-            assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload)),
-            deployment(owner, record, replicas),
-        ]
-    if succession.serving:
-        objects.append(service(owner, succession.serving.workload))
-    if succession.serving and replicas > 1:
-        objects.append(disruption_budget(owner, succession.serving.workload))
-    return tuple(objects)
 
 
 def _pin_orders(observed: Observed, succession: Succession) -> list[TellPin]:
@@ -200,24 +163,3 @@ def _writes(owner: ModelDeployment, observed: Observed, desired: tuple[DesiredOb
         elif live.belongs_to(owner.uid) and not live.deleting and live.owned_hash != wanted.hash:
             writes.append(Apply(desired=wanted, uid=live.uid))
     return writes
-
-
-def _removals(
-    owner: ModelDeployment, observed: Observed, succession: Succession, desired: tuple[DesiredObject, ...]
-) -> list[Delete]:
-    """Children that are no longer named: but a workload only once the Service is seen to send elsewhere."""
-    wanted = {object_.id for object_ in desired}
-    switched = all(
-        (live := observed.children.get(object_.id)) is not None and live.owned_hash == object_.hash
-        for object_ in desired
-        if object_.id.kind is ChildKind.SERVICE
-    )
-    in_use = {names.workload_object(owner.name, served.workload) for served in succession.workloads}
-    return [
-        Delete(id=live.id, uid=live.uid, resource_version=live.resource_version)
-        for live in observed.children.values()
-        if live.belongs_to(owner.uid)
-        and not live.deleting
-        and live.id not in wanted
-        and (live.id.kind is ChildKind.POD_DISRUPTION_BUDGET or (switched and live.id.name not in in_use))
-    ]

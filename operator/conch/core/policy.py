@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from conch.api import gateway_pod
 from conch.api.source_policy import SourcePolicy
 
 
@@ -22,5 +23,9 @@ class InstallationPolicy:
     """How long a pod that leaves goes on answering, so that no proxy sends it anything any more."""
     drain_timeout: timedelta = timedelta(seconds=30)
     """How long requests in flight may take after that."""
+    acknowledgement_timeout: timedelta = timedelta(seconds=30)
+    """How long a gateway that does not answer may hold up what has to be known at every gateway."""
+    gateway_ports: range = range(gateway_pod.PORTS_FIRST, gateway_pod.PORTS_LAST + 1)
+    """From which every object gets its own, on every gateway."""
     recheck_after: timedelta = timedelta(seconds=5)
     """When to look again at what cannot be watched: a stranger's object, a refusal of the API server."""

@@ -6,7 +6,7 @@ import json
 from conch.api.canonical import quantity
 from conch.api.spec import ModelDeploymentSpec
 
-_WITHOUT_NEW_PODS = {"replicas", "suspend"}
+_WITHOUT_NEW_PODS = {"replicas", "suspend", "gateway"}
 _QUANTITIES = {"cpu", "memory", "sharedMemory", "size"}
 
 

@@ -10,6 +10,7 @@ from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.observed import ChildId, Observed, ObservedContainer, ObservedPod
 from conch.core.policy import InstallationPolicy
+from conch.core.routing import Routing
 from conch.core.succession import Succession, ready_pods, verified_pods
 
 
@@ -44,6 +45,7 @@ class Situation:
     policy: InstallationPolicy
     observed: Observed
     succession: Succession
+    routing: Routing
     desired_replicas: int
     now: datetime
     needed: frozenset[ChildId]

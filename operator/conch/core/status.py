@@ -19,6 +19,7 @@ from conch.api.status import (
 )
 from conch.core.fetch_progress import fetch_progress
 from conch.core.findings import first_finding
+from conch.core.findings.gateways import routing_finding
 from conch.core.observed import ObservedPod
 from conch.core.situation import Finding, Severity, Situation
 from conch.core.succession import ready_pods
@@ -43,6 +44,8 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         grpc_url=f"{host}:{pod.GRPC_PORT}",
         stable=succession.stable,
         candidate=succession.candidate,
+        traffic=situation.routing.traffic,
+        gateway=situation.routing.gateway,
         workloads_created=succession.workloads_created,
         source=_pinned_source(succession.wanted),
         fetch=fetch_progress(situation.pods, owner.status.fetch, now),
@@ -77,7 +80,18 @@ def _conditions(situation: Situation, finding: Finding | None, now: datetime) ->
         condition(ConditionType.RECONCILING, finding is not None and not stalled, *(why if not stalled else calm)),
         condition(ConditionType.STALLED, stalled, *(why if stalled else calm)),
         condition(ConditionType.CAPACITY_BLOCKED, blocked, *(why if blocked else calm)),
+        _routing_synced(situation, now),
     )
+
+
+def _routing_synced(situation: Situation, now: datetime) -> Condition:
+    finding = routing_finding(situation)
+    if finding is None:
+        mode = situation.routing.exposure.mode
+        status, reason, message = ConditionStatus.TRUE, Reason.ROUTED, f"Requests go where they shall ({mode})."
+    else:
+        status, reason, message = ConditionStatus.FALSE, finding.reason, finding.message
+    return _dated(situation.owner, ConditionType.ROUTING_SYNCED, status, reason, message, now)
 
 
 def _ready(finding: Finding | None, situation: Situation, suspended: bool) -> tuple[Reason, str]:

@@ -17,7 +17,7 @@ from conch.kube.resources import Resource
 
 Projection = TypeVar("Projection")
 ObjectKey = tuple[str, str]
-"""(namespace, name)"""
+"""(namespace, name); the namespace is empty for what has none."""
 
 _RETRY_FIRST_SECONDS = 0.5
 _RETRY_LIMIT_SECONDS = 20.0
@@ -145,7 +145,7 @@ class Reflector(Generic[Projection]):
 
 def _key(live: Mapping[str, Any]) -> ObjectKey:
     metadata = live["metadata"]
-    return metadata["namespace"], metadata["name"]
+    return metadata.get("namespace", ""), metadata["name"]
 
 
 def _version(live: Mapping[str, Any]) -> int:

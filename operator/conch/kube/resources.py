@@ -8,7 +8,7 @@ from conch.api import names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """A namespaced resource of the API server."""
+    """A resource of the API server."""
 
     group: str
     version: str
@@ -31,11 +31,17 @@ CONTROLLER_REVISIONS: Final = Resource(
     group="apps", version="v1", plural="controllerrevisions", kind="ControllerRevision"
 )
 DEPLOYMENTS: Final = Resource(group="apps", version="v1", plural="deployments", kind="Deployment")
+ENDPOINT_SLICES: Final = Resource(
+    group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice"
+)
+ENDPOINTS: Final = Resource(group="", version="v1", plural="endpoints", kind="Endpoints")
 POD_DISRUPTION_BUDGETS: Final = Resource(
     group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
 )
 SECRETS: Final = Resource(group="", version="v1", plural="secrets", kind="Secret")
 SERVICES: Final = Resource(group="", version="v1", plural="services", kind="Service")
+NODES: Final = Resource(group="", version="v1", plural="nodes", kind="Node")
+"""Without a namespace, unlike all others."""
 PODS: Final = Resource(group="", version="v1", plural="pods", kind="Pod")
 EVENTS: Final = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
 CORE_EVENTS: Final = Resource(group="", version="v1", plural="events", kind="Event")

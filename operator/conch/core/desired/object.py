@@ -14,6 +14,7 @@ _API_VERSIONS: Final[Mapping[ChildKind, str]] = {
     ChildKind.CONFIG_MAP: "v1",
     ChildKind.CONTROLLER_REVISION: "apps/v1",
     ChildKind.DEPLOYMENT: "apps/v1",
+    ChildKind.ENDPOINT_SLICE: "discovery.k8s.io/v1",
     ChildKind.POD_DISRUPTION_BUDGET: "policy/v1",
     ChildKind.SECRET: "v1",
     ChildKind.SERVICE: "v1",

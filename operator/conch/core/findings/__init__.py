@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from conch.core.findings import children, model, pods, spec
+from conch.core.findings import children, gateways, model, pods, spec
 from conch.core.situation import Finding, Situation
 
 Check = Callable[[Situation], Finding | None]
@@ -16,6 +16,7 @@ Check = Callable[[Situation], Finding | None]
 CHECKS: Final[tuple[Check, ...]] = (
     spec.spec_is_readable,
     spec.source_is_allowed,
+    gateways.a_port_is_free,
     children.names_are_free,
     children.admin_key_is_ours,
     children.children_are_accepted,
@@ -32,7 +33,9 @@ CHECKS: Final[tuple[Check, ...]] = (
     model.pods_serve_the_pinned_files,
     pods.nodes_answer,
     model.replicas_are_ready,
-    children.traffic_is_routed,
+    gateways.gateways_are_there,
+    gateways.gateways_route,
+    gateways.service_sends_to_it,
 )
 
 

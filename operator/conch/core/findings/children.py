@@ -76,14 +76,6 @@ def earlier_obstacles_are_gone(situation: Situation) -> Finding | None:
     return Finding(severity=_OBSTACLES[before.reason], reason=before.reason, message=before.message)
 
 
-def traffic_is_routed(situation: Situation) -> Finding | None:
-    """The Service sends to the pods that serve."""
-    for child in sorted(situation.unwritten):
-        if child.kind is ChildKind.SERVICE:
-            return progressing(Reason.PROGRESSING, f"{child} is being pointed to the pods that serve.")
-    return None
-
-
 def _name_conflict(child: ChildId, belongs: str) -> Finding:
     return stalled(
         Reason.NAME_CONFLICT,

@@ -107,7 +107,8 @@ def pods_have_volumes(situation: Situation) -> Finding | None:
 def pods_have_a_node(situation: Situation) -> Finding | None:
     """The scheduler finds a node for every pod."""
     waiting = [pod for pod in situation.pods if pod.unschedulable_message and not pod.scheduled]
-    if not waiting:
+    # Beyond what is wanted: one that is to take the place of a pod whose node is about to be drained.
+    if not waiting or situation.ready >= situation.desired_replicas:
         return None
     message = waiting[0].unschedulable_message.rstrip(". ")
     count = f"{len(waiting)} of {situation.desired_replicas} replicas"

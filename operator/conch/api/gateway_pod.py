@@ -1,0 +1,26 @@
+"""The inside of a gateway pod: ports, paths and environment that chart, operator, sidecar and Envoy agree on."""
+
+from typing import Final
+
+ENVOY_CONTAINER: Final = "envoy"
+SIDECAR_CONTAINER: Final = "gateway"
+
+REPORT_PORT: Final = 8080
+"""The sidecar: health for the kubelet, metrics, and (with the gateways' token) traffic for the operator."""
+ADMIN_PORT: Final = 9901
+"""Envoy's administration, on loopback."""
+HOLD_PORT: Final = 9902
+"""Where Envoy asks the sidecar whether a request may go on, on loopback."""
+
+CONFIG_FOLDER: Final = "/var/lib/conch-gateway"
+"""The sidecar writes Envoy's files, Envoy reads them; one volume of the pod's own."""
+BOOTSTRAP_FILE: Final = "bootstrap.json"
+DYNAMIC_FOLDER: Final = "dynamic"
+"""Inside of CONFIG_FOLDER: what Envoy watches."""
+
+TOKEN_FILE: Final = "/etc/conch/gateway-token/token"  # noqa: S105 - a path, not a secret
+"""In operator and gateway pods: what the operator shows to a gateway."""
+
+PORTS_FIRST: Final = 10_000
+PORTS_LAST: Final = 19_999
+"""Where models' ports are if the chart does not say otherwise: below what kernels give to clients (32768-60999)."""

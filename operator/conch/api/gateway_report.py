@@ -1,0 +1,83 @@
+"""The contract between operator and gateway: what a gateway routes, and what its traffic is.
+
+`GET /report` (with the gateways' token) answers a GatewayReport; `GET /wakes` streams one Wake per line. Counters begin
+with the gateway's Envoy (`epoch`) and only grow; the reader takes differences.
+"""
+
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from conch.api.types import ApiModel, Message, ShortText
+
+REPORT_PATH: Final = "/report"
+WAKES_PATH: Final = "/wakes"
+
+Total = Annotated[int, Field(ge=0)]
+
+LATENCY_BOUNDS_MILLISECONDS: Final = (
+    *(0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500),
+    *(1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000),
+)
+"""Upper bounds of the buckets that Envoy is told to keep latencies in."""
+
+
+class WorkloadTraffic(ApiModel, extra="ignore"):
+    """What a gateway sent to one workload, HTTP and gRPC together."""
+
+    in_flight: Total = 0
+    arrivals: Total = 0
+    """Requests that were sent to it, each once whatever the retries."""
+    failures: dict[ShortText, Total] = Field(default_factory=dict)
+    """By class (see FailureClass): answers that a client should not have got."""
+    latency: tuple[Total, ...] = ()
+    """Requests by time to the whole answer: one count per bucket of LATENCY_BOUNDS_MILLISECONDS, and one beyond."""
+
+
+class ObjectTraffic(ApiModel, extra="ignore"):
+    """What a gateway does for one ModelDeployment."""
+
+    generation: ShortText = ""
+    """`status.gateway.generation` that Envoy has acknowledged."""
+    waits_for: Message = ""
+    """Why the wanted generation is not what Envoy does: its own words for a refusal, or what is awaited."""
+    rejected: bool = False
+    """Whether Envoy refused it; what it did before goes on."""
+    endpoints: Total = 0
+    """Servers in what Envoy has acknowledged."""
+    arrivals: Total = 0
+    """Requests that came in, whatever became of them."""
+    in_flight: Total = 0
+    held: Total = 0
+    refused: Total = 0
+    """Requests refused by hold or limit."""
+    workloads: dict[ShortText, WorkloadTraffic] = Field(default_factory=dict)
+
+
+class GatewayReport(ApiModel, extra="ignore"):
+    """One gateway at one moment; `objects` by `<namespace>/<name>`."""
+
+    gateway: ShortText
+    epoch: ShortText
+    version: ShortText
+    leaving: bool = False
+    objects: dict[ShortText, ObjectTraffic] = Field(default_factory=dict)
+
+
+class Wake(ApiModel, extra="ignore"):
+    """A request is held for an object that has no replica. Without an object: a sign of life."""
+
+    object: ShortText = ""
+    held: Total = 0
+
+
+class FailureClass:
+    """Classes of failures."""
+
+    SERVER: Final = "server"
+    """Answered with 5xx, or a gRPC status of its kind."""
+    TIMEOUT: Final = "timeout"
+    CONNECTION: Final = "connection"
+    """No connection, or lost while the request was executed."""
+    UNAVAILABLE: Final = "unavailable"
+    """There was no server to send it to."""

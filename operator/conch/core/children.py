@@ -1,0 +1,86 @@
+"""The children of an object: what each of its workloads was created as, and every object as it should be now."""
+
+from conch.api import names
+from conch.api.model_deployment import ModelDeployment
+from conch.api.spec import ModelDeploymentSpec
+from conch.core.desired.assignment import assignment_config_map
+from conch.core.desired.deployment import deployment
+from conch.core.desired.disruption_budget import disruption_budget
+from conch.core.desired.gateway_slice import gateway_slice
+from conch.core.desired.object import DesiredObject
+from conch.core.desired.service import direct_service, gateway_service, workload_service
+from conch.core.desired.workload_record import new_record, workload_record
+from conch.core.exposure import Exposure
+from conch.core.observed import Observed, WorkloadRecord
+from conch.core.pinning import pin_of
+from conch.core.policy import InstallationPolicy
+from conch.core.revision import revision_of
+from conch.core.routing import Routing
+from conch.core.succession import Succession
+
+
+def records_of(
+    owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, succession: Succession
+) -> tuple[WorkloadRecord, ...]:
+    """What each workload was created as; of a workload that is to be created now, what the spec makes of it.
+
+    A record that was deleted by hand can only be made again while the spec still asks for that revision; until then its
+    workload stays as it is.
+    """
+    records = []
+    for served in succession.workloads:
+        record = observed.record_of(owner.uid, names.workload_object(owner.name, served.workload))
+        if (
+            record is None
+            and isinstance(owner.spec, ModelDeploymentSpec)
+            and served.revision == revision_of(owner.spec)
+        ):
+            if policy.source_policy.refusal(owner.spec.model.source.place):
+                # Pods would hold GPUs for a model that they may not fetch.
+                continue
+            record = new_record(owner, owner.spec, served.revision, served.workload, policy)
+        if record is not None:
+            records.append(record)
+    return tuple(records)
+
+
+def desired_children(
+    owner: ModelDeployment,
+    policy: InstallationPolicy,
+    succession: Succession,
+    routing: Routing,
+    records: tuple[WorkloadRecord, ...],
+    replicas: int,
+) -> tuple[DesiredObject, ...]:
+    """Every child as it should be, in the order in which they need each other."""
+    pins = {served.workload: pin_of(served) for served in succession.workloads}
+    serving = succession.serving
+    objects: list[DesiredObject] = []
+    for record in records:
+        count = routing.staffing.replicas if serving and serving.workload == record.workload else replicas
+        objects += [
+            workload_record(owner, record),
+            assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload)),
+            deployment(owner, record, count),
+        ]
+    if routing.exposure.port is not None:
+        workloads = (*(served.workload for served in succession.workloads), *routing.retiring)
+        objects += [workload_service(owner, workload) for workload in workloads]
+    objects += _address(owner, succession, routing.exposure)
+    if serving and replicas > 0:
+        objects.append(disruption_budget(owner, serving.workload, keeps_one=routing.staffing.keeps_one))
+    return tuple(objects)
+
+
+def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure) -> list[DesiredObject]:
+    """What clients reach the object by."""
+    objects: list[DesiredObject] = []
+    if succession.serving is None:
+        return objects
+    if exposure.selects_pods:
+        objects.append(direct_service(owner, succession.serving.workload))
+    elif exposure.port is not None:
+        objects.append(gateway_service(owner, exposure.port))
+    if exposure.port is not None and exposure.listed is not None:
+        objects.append(gateway_slice(owner, exposure.port, exposure.listed))
+    return objects

@@ -1,0 +1,104 @@
+"""How clients reach the object: the form of its Service, the gateways that it lists, the port on them.
+
+From one form to the other the new way is there before the old one goes:
+
+    Direct -> Gateway   port, acknowledged by every gateway -> our slice -> the Service loses its selector
+                        -> what its controllers left behind is deleted
+    Gateway -> Direct   the Service selects -> its controller's slices list the pods -> our slice goes -> the port
+"""
+
+from dataclasses import dataclass
+
+from conch.api import names
+from conch.api.gateway import GatewayMode
+from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.core.observed import ChildId, ChildKind, Observed, ObservedService, ObservedSlice
+from conch.core.succession import Succession, ready_pods
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """What the object's address is made of now."""
+
+    mode: GatewayMode
+    """What is asked for."""
+    selects_pods: bool
+    """Whether the Service sends to the pods by itself."""
+    port: int | None
+    """The object's port on the gateways; None when it has none (any more, or yet)."""
+    listed: tuple[str, ...] | None
+    """Addresses of the gateways in our slice; None for no slice."""
+    left_behind: tuple[ObservedSlice, ...] = ()
+    """Slices of a Service without a selector that nobody keeps: they send to pods of another time."""
+
+
+def mode_of(owner: ModelDeployment) -> GatewayMode:
+    """What the spec asks for; of one that cannot be read, what is."""
+    if isinstance(owner.spec, InvalidSpec):
+        return GatewayMode.GATEWAY if owner.status.gateway else GatewayMode.DIRECT
+    return owner.spec.gateway.mode
+
+
+def expose(owner: ModelDeployment, succession: Succession, observed: Observed, *, acknowledged: bool) -> Exposure:
+    """The next step towards the mode that is asked for."""
+    mode = mode_of(owner)
+    service = _service(owner, observed)
+    ours = _our_slice(owner, observed)
+    selects = service is not None and service.selects
+    if mode is GatewayMode.DIRECT:
+        keep = ours is not None and not _pods_are_listed(owner, succession, observed)
+        port = owner.status.gateway.port if owner.status.gateway and ours is not None else None
+        listed = tuple(sorted(ours.ready)) if ours and keep else None
+        return Exposure(mode=mode, selects_pods=True, port=port, listed=listed)
+    port = observed.port
+    if port is None:
+        return Exposure(mode=mode, selects_pods=selects, port=None, listed=None)
+    listed = _listed(observed, ours)
+    if not selects:
+        left = tuple(each for each in _public_slices(owner, observed) if each.managed_by != names.SLICE_MANAGED_BY)
+        return Exposure(
+            mode=mode, selects_pods=False, port=port, listed=listed, left_behind=left if service is not None else ()
+        )
+    if not acknowledged or owner.status.gateway is None or not listed:
+        return Exposure(mode=mode, selects_pods=True, port=port, listed=None)
+    there = ours is not None and ours.ready >= set(listed)
+    return Exposure(mode=mode, selects_pods=not there, port=port, listed=listed)
+
+
+def _listed(observed: Observed, ours: ObservedSlice | None) -> tuple[str, ...]:
+    """The gateways that may get new clients: ready, and known to listen on the object's port.
+
+    One that is not heard, or knows the object no longer, stays listed while it is ready: the kubelet says that it is.
+    """
+    before = ours.ready if ours else frozenset()
+    return tuple(
+        sorted(
+            gateway.address
+            for gateway in observed.gateways
+            if gateway.ready and not gateway.leaving and (gateway.traffic is not None or gateway.address in before)
+        )
+    )
+
+
+def _pods_are_listed(owner: ModelDeployment, succession: Succession, observed: Observed) -> bool:
+    """Whether the Service's own controller lists every ready pod, so that nobody needs the gateways any more."""
+    serving = succession.serving
+    ready = {pod.ip for pod in ready_pods(serving, observed)} if serving else set()
+    listed = frozenset[str]().union(
+        *(each.ready for each in _public_slices(owner, observed) if each.managed_by != names.SLICE_MANAGED_BY)
+    )
+    return ready <= listed
+
+
+def _service(owner: ModelDeployment, observed: Observed) -> ObservedService | None:
+    child = observed.children.get(ChildId(kind=ChildKind.SERVICE, name=names.service(owner.name)))
+    return child if isinstance(child, ObservedService) and child.belongs_to(owner.uid) else None
+
+
+def _our_slice(owner: ModelDeployment, observed: Observed) -> ObservedSlice | None:
+    child = observed.children.get(ChildId(kind=ChildKind.ENDPOINT_SLICE, name=names.gateway_slice(owner.name)))
+    return child if isinstance(child, ObservedSlice) and child.belongs_to(owner.uid) else None
+
+
+def _public_slices(owner: ModelDeployment, observed: Observed) -> tuple[ObservedSlice, ...]:
+    return tuple(each for each in observed.slices if each.service == names.service(owner.name))

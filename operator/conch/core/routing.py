@@ -1,0 +1,64 @@
+"""How requests are to reach the object: what clients call, which pods serve, and where the gateways send it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from conch.api.model_deployment import ModelDeployment
+from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import GatewayStatus, TrafficShare
+from conch.core.acknowledgement import acknowledged
+from conch.core.exposure import Exposure, expose
+from conch.core.observed import Observed
+from conch.core.policy import InstallationPolicy
+from conch.core.staffing import Staffing, staff
+from conch.core.succession import Succession
+from conch.core.traffic import generation_of, share_of, share_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """The routing that a plan asks for."""
+
+    exposure: Exposure
+    staffing: Staffing
+    """The pods of the revision that serves."""
+    traffic: tuple[TrafficShare, ...]
+    gateway: GatewayStatus | None
+    """The object's place at the gateways; None where they have nothing to do with it."""
+
+    @property
+    def retiring(self) -> tuple[str, ...]:
+        """The workloads that only finish what they have: they stay as they are until then."""
+        return tuple(share.workload for share in self.traffic if share.weight == 0)
+
+
+def route(
+    owner: ModelDeployment,
+    succession: Succession,
+    replicas: int,
+    observed: Observed,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Routing:
+    """The next step of everything that requests depend on."""
+    status, serving = owner.status, succession.serving
+    everywhere = acknowledged(status, observed)
+    exposure = expose(owner, succession, observed, acknowledged=everywhere)
+    staffing = Staffing(replicas=replicas)
+    if serving is not None:
+        staffing = staff(
+            serving.workload,
+            replicas,
+            share_of(status, serving.workload),
+            observed,
+            through_gateways=exposure.port is not None,
+            acknowledged=everywhere,
+            policy=policy,
+            now=now,
+        )
+    traffic = share_out(status, succession, staffing, observed, acknowledged=everywhere, policy=policy, now=now)
+    gateway = None
+    if exposure.port is not None:
+        settings = owner.spec.gateway if isinstance(owner.spec, ModelDeploymentSpec) else None
+        gateway = GatewayStatus(port=exposure.port, generation=generation_of(traffic, exposure.port, settings))
+    return Routing(exposure=exposure, staffing=staffing, traffic=traffic, gateway=gateway)

@@ -1,0 +1,80 @@
+"""How many pods a workload is to have, and which of them leave.
+
+A pod that serves leaves in steps, each seen before the next: it is listed in `status.traffic[].draining`; every gateway
+acknowledges that; it is marked, so that the Deployment's controller takes this one; the Deployment asks for fewer. What
+the pod still executes it finishes: Triton ends only after that.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from conch.api.status import TrafficShare
+from conch.core.acknowledgement import in_flight
+from conch.core.drain import drained
+from conch.core.observed import Observed, ObservedPod
+from conch.core.policy import InstallationPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staffing:
+    """One workload's pods as they are to be now."""
+
+    replicas: int
+    """What the Deployment asks for."""
+    leaving: tuple[str, ...] = ()
+    """Pods that get nothing new."""
+    removed_first: tuple[ObservedPod, ...] = ()
+    """Pods to be marked before the Deployment asks for fewer."""
+    keeps_one: bool = False
+    """Whether the only replica must not be evicted before another is ready."""
+
+
+def staff(
+    workload: str,
+    wanted: int,
+    before: TrafficShare | None,
+    observed: Observed,
+    *,
+    through_gateways: bool,
+    acknowledged: bool,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Staffing:
+    """The next step towards `wanted` replicas of the workload that serves."""
+    deployment = observed.deployment_of(workload)
+    pods = observed.pods_of(workload)
+    target = wanted + _replacements(wanted, pods)
+    keeps_one = wanted == 1 and not any(pod.unschedulable_message and not pod.scheduled for pod in pods)
+    if deployment is None or len(pods) <= target:
+        return Staffing(replicas=target, keeps_one=keeps_one)
+    draining = frozenset(before.draining) if before else frozenset()
+    serving = [pod for pod in _leaving_first(pods, draining)[: len(pods) - target] if pod.ready]
+    leaving = tuple(sorted(pod.name for pod in serving))
+    unmarked = tuple(pod for pod in serving if not pod.marked_for_removal)
+    if not leaving or not through_gateways:
+        return Staffing(replicas=target, removed_first=unmarked, keeps_one=keeps_one)
+    if draining.issuperset(leaving) and drained(
+        before,
+        # What others are sent says nothing about the pods that leave.
+        in_flight=in_flight(observed, workload) if target == 0 else 0,
+        acknowledged=acknowledged,
+        policy=policy,
+        now=now,
+    ):
+        return Staffing(replicas=target, leaving=leaving, removed_first=unmarked, keeps_one=keeps_one)
+    return Staffing(replicas=max(deployment.replicas, target), leaving=leaving, keeps_one=keeps_one)
+
+
+def _replacements(wanted: int, pods: tuple[ObservedPod, ...]) -> int:
+    """One, while the only replica serves from a node that is about to be drained and no other is ready."""
+    serving = [pod for pod in pods if pod.ready]
+    return 1 if wanted == 1 and serving and all(pod.node_cordoned for pod in serving) else 0
+
+
+def _leaving_first(pods: tuple[ObservedPod, ...], draining: frozenset[str]) -> list[ObservedPod]:
+    """In the order in which they leave, which is the Deployment controller's too once the first are marked."""
+    youngest_first = sorted(pods, key=lambda pod: pod.created, reverse=True)
+    return sorted(
+        youngest_first,
+        key=lambda pod: (pod.ready, not pod.marked_for_removal, pod.name not in draining, not pod.node_cordoned),
+    )

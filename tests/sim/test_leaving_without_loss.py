@@ -1,0 +1,348 @@
+"""No pod is removed while a gateway may still send to it, in whatever order things happen."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conch.api import names
+from conch.api.reasons import Reason
+from conch.api.status import ConditionStatus, ConditionType
+from conch.core.observed import ChildId, ChildKind, ObservedDeployment, ObservedPod, ObservedService, ObservedSlice
+from tests.sim.world import World
+
+MODEL = {"version": 1, "source": {"uri": "https://models/a.onnx"}}
+SERVICE = ChildId(kind=ChildKind.SERVICE, name="sentiment")
+SLICE = ChildId(kind=ChildKind.ENDPOINT_SLICE, name="sentiment-gateways")
+BUDGET = ChildId(kind=ChildKind.POD_DISRUPTION_BUDGET, name="sentiment")
+
+
+def _serving(**spec: object) -> World:
+    world = World(spec={"model": MODEL, **spec})
+    _live(world)
+    return world
+
+
+def _live(world: World, rounds: int = 8) -> None:
+    """Let pods and operator go on until nothing happens any more."""
+    for _ in range(rounds):
+        world.step()
+        world.serve()
+    world.settle()
+
+
+def _sent_to(world: World, pod: ObservedPod) -> set[str]:
+    """The gateways that may send something new to this pod, by what they acknowledged."""
+    sending = set()
+    for name, gateway in world.gateways.items():
+        if gateway.traffic is None or name in world.deaf:
+            continue
+        for share in world.status.traffic:
+            if share.workload == pod.workload and share.weight and pod.name not in share.draining:
+                sending.add(name)
+    return sending
+
+
+def _scale(world: World, replicas: int) -> None:
+    world.edit(replicas=replicas % 5)
+
+
+def _upgrade(world: World, version: int) -> None:
+    world.edit(model={**MODEL, "version": version + 1})
+
+
+def _break_a_pod(world: World, which: int) -> None:
+    if world.pods:
+        name = sorted(world.pods)[which % len(world.pods)]
+        world.pods[name] = replace(world.pods[name], ready=False)
+
+
+def _cordon(world: World, which: int) -> None:
+    if world.pods:
+        name = sorted(world.pods)[which % len(world.pods)]
+        world.pods[name] = replace(world.pods[name], node_cordoned=not world.pods[name].node_cordoned)
+
+
+def _load(world: World, requests: int) -> None:
+    """Something stays in flight for as long as it may."""
+    world.in_flight = {share.workload: requests % 2 for share in world.status.traffic}
+    world.follow()
+
+
+HAPPENINGS: list[Callable[[World, int], object]] = [
+    _scale,
+    _upgrade,
+    _break_a_pod,
+    _cordon,
+    _load,
+    lambda world, writes: world.step(crash_after=writes),
+    lambda world, _: world.step(),
+    lambda world, _: world.serve(),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.integers(0, 9)), max_size=25))
+def test_a_pod_that_serves_is_removed_only_when_no_gateway_sends_to_it(
+    history: list[tuple[Callable[[World, int], object], int]],
+) -> None:
+    world = _serving(replicas=3)
+    for happening, argument in history:
+        world.removed.clear()
+        happening(world, argument)
+        world.run_pods()
+        for pod in world.removed:
+            assert not pod.ready or not _sent_to(world, pod), "removed while requests were sent to it"
+
+
+def test_a_scale_down_drains_the_youngest_pod_before_it_goes() -> None:
+    world = _serving(replicas=3)
+    youngest = max(world.pods.values(), key=lambda pod: pod.created)
+    world.deaf = {"b"}
+    world.edit(replicas=2)
+    world.step()
+    assert world.status.traffic[0].draining == (youngest.name,)
+    world.step()
+    assert world.replicas[youngest.workload] == 3, "a gateway has not acknowledged"
+    assert not world.pods[youngest.name].marked_for_removal
+    world.deaf = set()
+    world.follow()
+    world.step()
+    assert world.replicas[youngest.workload] == 2
+    assert world.pods[youngest.name].marked_for_removal, "so that it is this pod that goes"
+    _live(world)
+    assert youngest.name not in world.pods
+    assert not world.status.traffic[0].draining
+
+
+def test_a_scale_down_that_is_taken_back_drains_nothing() -> None:
+    world = _serving(replicas=3)
+    world.deaf = {"b"}
+    world.edit(replicas=2)
+    world.step()
+    assert world.status.traffic[0].draining
+    world.edit(replicas=3)
+    world.deaf = set()
+    _live(world)
+    assert not world.status.traffic[0].draining
+    assert len(world.pods) == 3
+
+
+def test_a_gateway_that_never_answers_holds_a_scale_down_up_for_a_bounded_time() -> None:
+    world = _serving(replicas=2)
+    (workload,) = world.replicas
+    world.deaf = {"b"}
+    world.edit(replicas=1)
+    world.step()
+    world.step()
+    assert world.replicas[workload] == 2
+    world.now += world.policy.drain_timeout + world.policy.acknowledgement_timeout
+    world.step()
+    assert world.replicas[workload] == 1
+
+
+def test_pods_that_serve_nothing_leave_at_once() -> None:
+    world = _serving(replicas=3)
+    (workload,) = world.replicas
+    name = min(world.pods)
+    world.pods[name] = replace(world.pods[name], ready=False)
+    world.edit(replicas=2)
+    world.step()
+    assert world.replicas[workload] == 2
+    assert world.status.traffic[0].draining == ()
+
+
+def test_the_old_version_stays_until_what_it_was_sent_is_answered() -> None:
+    world = _serving()
+    (old,) = world.replicas
+    world.edit(model={**MODEL, "version": 2})
+    world.settle()
+    world.in_flight = {old: 3}
+    world.serve()
+    world.step()
+    world.step()
+    new, retiring = world.status.traffic
+    assert (new.weight, retiring.weight, retiring.workload) == (100, 0, old)
+    assert _has_deployment(world, old)
+    world.in_flight = {}
+    world.follow()
+    world.step()
+    assert [share.workload for share in world.status.traffic] == [new.workload]
+    assert not _has_deployment(world, old)
+
+
+def test_a_request_that_never_ends_keeps_the_old_version_for_a_bounded_time() -> None:
+    world = _serving()
+    (old,) = world.replicas
+    world.edit(model={**MODEL, "version": 2})
+    world.settle()
+    world.in_flight = {old: 1}
+    world.serve()
+    world.step()
+    world.step()
+    assert _has_deployment(world, old)
+    world.now += world.policy.drain_timeout
+    world.step()
+    assert not _has_deployment(world, old)
+
+
+def _has_deployment(world: World, workload: str) -> bool:
+    return any(child.workload == workload for child in world.children.values() if isinstance(child, ObservedDeployment))
+
+
+def test_the_only_replica_on_a_cordoned_node_gets_a_replacement_first() -> None:
+    world = _serving()
+    (workload,) = world.replicas
+    (first,) = world.pods
+    world.pods[first] = replace(world.pods[first], node_cordoned=True)
+    world.step()
+    assert world.replicas[workload] == 2
+    world.run_pods()
+    world.step()
+    assert first in world.pods, "the replacement does not serve yet"
+    assert world.status.traffic[0].draining == ()
+    _live(world)
+    assert first not in world.pods
+    assert len(world.pods) == 1
+    ready = world.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.status is ConditionStatus.TRUE
+
+
+def test_without_room_for_a_replacement_the_only_replica_may_be_evicted() -> None:
+    world = _serving()
+    before = world.children[BUDGET].owned_hash
+    (first,) = world.pods
+    world.pods[first] = replace(world.pods[first], node_cordoned=True)
+    world.step()
+    world.run_pods()
+    (second,) = world.pods.keys() - {first}
+    world.pods[second] = replace(world.pods[second], unschedulable_message="0/3 nodes: Insufficient nvidia.com/gpu.")
+    world.step()
+    assert world.children[BUDGET].owned_hash != before
+    ready = world.plan().status.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.status is ConditionStatus.TRUE, "what is wanted serves"
+
+
+def test_into_direct_mode_the_pods_are_listed_before_the_gateways_go() -> None:
+    world = _serving(replicas=2)
+    assert not _selects(world)
+    world.edit(replicas=2, gateway={"mode": "Direct"})
+    listed = {pod.ip for pod in world.pods.values()}
+    while SLICE in world.children:
+        world.step()
+        theirs = [each for each in world.children.values() if isinstance(each, ObservedSlice) and each.id != SLICE]
+        public = [each for each in theirs if each.service == "sentiment"]
+        assert SLICE in world.children or any(each.ready >= listed for each in public)
+    assert world.status.gateway is not None, "the port is kept while a gateway was listed"
+    world.settle()
+    assert world.status.gateway is None
+    assert _selects(world)
+    assert not [id_ for id_ in world.children if id_.kind is ChildKind.SERVICE and id_ != SERVICE]
+
+
+def test_into_gateway_mode_every_gateway_knows_before_the_service_moves_and_nothing_stale_stays() -> None:
+    world = _serving(replicas=2, gateway={"mode": "Direct"})
+    assert _selects(world)
+    assert world.status.gateway is None
+    world.edit(replicas=2, gateway={"mode": "Gateway"})
+    world.deaf = {"a"}
+    for _ in range(4):
+        world.step()
+    assert _selects(world), "a gateway does not know the object yet"
+    assert SLICE not in world.children
+    world.deaf = set()
+    world.settle()
+    assert not _selects(world)
+    assert "sentiment" not in world.endpoints, "nobody keeps the Endpoints of a Service without a selector"
+    stale = [
+        each
+        for each in world.children.values()
+        if isinstance(each, ObservedSlice) and each.service == "sentiment" and each.managed_by != names.SLICE_MANAGED_BY
+    ]
+    assert stale == []
+
+
+def _selects(world: World) -> bool:
+    service = world.children[SERVICE]
+    assert isinstance(service, ObservedService)
+    return service.selects
+
+
+def test_the_slice_lists_the_gateways_that_are_ready_and_know_the_object() -> None:
+    world = _serving()
+    a, b = world.gateways["a"], world.gateways["b"]
+
+    def listed() -> frozenset[str]:
+        world.settle()
+        ours = world.children[SLICE]
+        assert isinstance(ours, ObservedSlice)
+        return ours.ready
+
+    assert listed() == {a.address, b.address}
+    world.gateways["b"] = replace(b, ready=False)
+    assert listed() == {a.address}
+    world.gateways["c"] = replace(b, name="c", address="10.1.0.9", traffic=None)
+    world.deaf = {"c"}
+    assert listed() == {a.address}, "it does not listen on the object's port yet"
+    world.deaf = set()
+    world.follow()
+    assert listed() == {a.address, "10.1.0.9"}
+    world.gateways["c"] = replace(world.gateways["c"], leaving=True)
+    assert listed() == {a.address}
+    world.deaf = {"a"}
+    world.gateways["a"] = replace(world.gateways["a"], heard=False, traffic=None)
+    assert listed() == {a.address}, "ready by the kubelet's word, and listed before"
+
+
+def test_without_a_free_port_the_object_says_so_and_has_no_service() -> None:
+    world = World(spec={"model": MODEL}, port=None)
+    world.settle()
+    ready = world.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason is Reason.PORTS_EXHAUSTED
+    assert SERVICE not in world.children
+
+
+def test_without_gateways_the_object_is_not_ready() -> None:
+    world = World(spec={"model": MODEL}, gateways={})
+    _live(world)
+    ready = world.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason is Reason.NO_GATEWAY
+
+
+def test_a_refusal_of_envoy_is_told_in_its_own_words() -> None:
+    world = _serving()
+    world.edit(gateway={"timeoutSeconds": 5})
+    world.deaf = {"a"}
+    traffic = world.gateways["a"].traffic
+    assert traffic is not None
+    words = traffic.model_copy(update={"rejected": True, "waits_for": "cannot bind 0.0.0.0:10000"})
+    world.gateways["a"] = replace(world.gateways["a"], traffic=words)
+    world.step()
+    routed = world.status.condition(ConditionType.ROUTING_SYNCED)
+    assert routed is not None
+    assert routed.reason is Reason.ROUTE_REJECTED
+    assert "gateway a" in routed.message
+    assert "cannot bind" in routed.message
+
+
+def test_what_makes_nothing_less_ready_leaves_ready_true() -> None:
+    world = _serving(replicas=2)
+    world.deaf = {"a"}
+    world.edit(replicas=2, gateway={"timeoutSeconds": 5})
+    world.step()
+    ready, routed = (world.status.condition(type_) for type_ in (ConditionType.READY, ConditionType.ROUTING_SYNCED))
+    assert ready is not None
+    assert routed is not None
+    assert (ready.status, routed.status) == (ConditionStatus.TRUE, ConditionStatus.FALSE)
+    world.now += timedelta(seconds=1)
+    world.deaf = set()
+    world.settle()
+    routed = world.status.condition(ConditionType.ROUTING_SYNCED)
+    assert routed is not None
+    assert routed.status is ConditionStatus.TRUE
