@@ -29,10 +29,14 @@ _INSTALL_HEAD: Final = f"""\
 #   kubectl apply --server-side -f install.yaml
 #   openssl rand -hex 32 \\
 #     | kubectl -n {NAMESPACE} create secret generic conch-installation-key --from-file=key=/dev/stdin
+#   openssl rand -hex 32 \\
+#     | kubectl -n {NAMESPACE} create secret generic conch-gateway-token --from-file=token=/dev/stdin
 #
 # The second command makes the installation's key, once; the operator's pods wait for it. It is in no file on purpose,
-# and it must not change: every model server's key is derived from it.
-# No image is published yet: set the operator's image, here and in the settings below (images.agent), to yours.
+# and it must not change: every model server's key is derived from it. The third makes what the operator shows to the
+# gateways; both wait for it.
+# No image is published yet: set the image of operator and gateways, here and in the settings below (images.agent), to
+# yours.
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -69,8 +73,11 @@ def crd_text() -> str:
 
 
 def install_text() -> str:
-    """The chart with its default values, in its namespace, with the user's own Secret for the installation key."""
-    rendered = render("--set", "installationKey.existingSecret=conch-installation-key")
+    """The chart with its default values, in its namespace, with the user's own Secrets for key and token."""
+    rendered = render(
+        *("--set", "installationKey.existingSecret=conch-installation-key"),
+        *("--set", "gateway.existingTokenSecret=conch-gateway-token"),
+    )
     # Nothing in this file is Helm's.
     return _INSTALL_HEAD + rendered.replace(
         "app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl"

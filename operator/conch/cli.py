@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from conch.api import gateway_pod
+from conch.client.protocol import WireProtocol
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -35,6 +38,13 @@ CaCertificate = Annotated[
     Path | None, typer.Option(help="File with the certificate (PEM) of a private authority to trust.", dir_okay=False)
 ]
 
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Its namespace; default: the kubeconfig context's.")
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; default: the current one.")]
+ViaGateway = Annotated[bool, typer.Option("--via-gateway", help="Through Conch's gateways, not to a pod of the model.")]
+GatewayNamespace = Annotated[str, typer.Option(help="Namespace of Conch and its gateways.")]
+
 
 @app.callback()
 def conch() -> None:
@@ -50,8 +60,11 @@ def operator(
     installation_key: Annotated[
         Path, typer.Option(help="File with the installation's key, at least 32 bytes; admin keys are derived from it.")
     ] = Path("/etc/conch/installation-key/key"),
+    gateway_token: Annotated[
+        Path, typer.Option(help="File with the token that gateways ask for; read anew each time.")
+    ] = Path(gateway_pod.TOKEN_FILE),
     namespace: Annotated[
-        str, typer.Option(envvar="CONCH_NAMESPACE", help="Namespace of the operator's own Lease.")
+        str, typer.Option(envvar="CONCH_NAMESPACE", help="Namespace of the operator's own Lease, and of the gateways.")
     ] = "conch-system",
 ) -> None:
     """Run the operator until SIGTERM. Connects as the pod's service account, or as KUBECONFIG says.
@@ -67,6 +80,7 @@ def operator(
     try:
         read = OperatorSettings.load(settings)
         key = installation_key.read_bytes().strip()
+        gateway_token.read_text()
     except (SettingsError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     if len(key) < 32:
@@ -79,7 +93,14 @@ def operator(
         client = await KubeClient.connect()
         try:
             identity = f"{socket.gethostname()}-{os.getpid()}"
-            await Operator(client, read, namespace=namespace, identity=identity, installation_key=key).run()
+            await Operator(
+                client,
+                read,
+                namespace=namespace,
+                identity=identity,
+                installation_key=key,
+                gateway_token=lambda: gateway_token.read_text().strip(),
+            ).run()
         finally:
             await client.close()
 
@@ -96,12 +117,25 @@ def agent() -> None:
 
 
 @app.command()
+def gateway() -> None:
+    """Run the sidecar of a gateway's Envoy until SIGTERM: it says what Envoy routes, and holds requests.
+
+    Connects as the pod's service account, or as KUBECONFIG says.
+    """
+    from conch.app.logs import configure_logs
+    from conch.gateway.main import run
+    from conch.gateway.settings import GatewaySettings
+
+    settings = GatewaySettings.from_env()
+    configure_logs(format=settings.log_format, level=settings.log_level)
+    asyncio.run(run(settings))
+
+
+@app.command()
 def why(
     name: Annotated[str, typer.Argument(help="Name of the ModelDeployment.", metavar="NAME")],
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Its namespace; default: the kubeconfig context's.")
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig; default: the current one.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
     output: Annotated[
         OutputFormat, typer.Option("--output", "-o", help="text for people, json for programs.")
     ] = OutputFormat.TEXT,
@@ -122,6 +156,122 @@ def why(
 
     as_json = output is OutputFormat.JSON
     raise typer.Exit(asyncio.run(tell_why(name, namespace=namespace, context=context, as_json=as_json)))
+
+
+@app.command()
+def infer(
+    name: Annotated[str, typer.Argument(help="Name of the ModelDeployment.", metavar="NAME")],
+    inputs: Annotated[
+        Path | None,
+        typer.Option("--input", help="The inputs: a .json or .npz file.", metavar="FILE", dir_okay=False, exists=True),
+    ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            help="The model's golden.json: send a sample, check the answer.",
+            metavar="FILE",
+            dir_okay=False,
+            exists=True,
+        ),
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Which sample of the golden set, from 0.", min=0, metavar="N")] = 0,
+    protocol: Annotated[WireProtocol, typer.Option(help="How to ask.")] = WireProtocol.HTTP,
+    namespace: Namespace = None,
+    context: Context = None,
+    via_gateway: ViaGateway = False,
+    gateway_namespace: GatewayNamespace = "conch-system",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask this server; NAME is then the model's, and no cluster is looked at.", metavar="HOST:PORT"
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.", min=0.1, metavar="SECONDS")] = 600,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="text, json, or a file to write the outputs to.", metavar="text|json|FILE.npz"
+        ),
+    ] = "text",
+) -> None:
+    """Send one request to a model, and print the answer and its time.
+
+    The request goes through kubectl port-forward to a ready pod, or with --via-gateway to one of Conch's gateways,
+    where it waits while the model has no replica. The time is the request's alone. What the model takes is printed
+    where neither --input nor --golden is given.
+
+    \b
+    JSON is the Open Inference Protocol's, or each input's values by its name:
+      {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0.1, 0.2, 0.3, 0.4]}]}
+      {"x": [[0.1, 0.2, 0.3, 0.4]]}
+    npz holds an array for each input; arrays of text are BYTES.
+
+    Exits with 0, with 1 when the answer is not the golden set's, and with 2 when there is none.
+
+    \b
+    Examples:
+      conch infer sentiment --input texts.json
+      conch infer sentiment -n team-a --input batch.npz --protocol grpc -o answer.npz
+      conch infer sentiment --golden models/sentiment/golden.json --sample 3
+      conch infer sentiment --via-gateway --input texts.json -o json
+      conch infer sentiment --address sentiment.example.com:8000 --input texts.json
+    """
+    from conch.client.infer import Request
+    from conch.client.infer import infer as ask
+    from conch.client.run import run
+
+    request = Request(
+        name=name,
+        namespace=namespace,
+        context=context,
+        protocol=protocol,
+        inputs=inputs,
+        golden=golden,
+        sample=sample,
+        address=address,
+        via_gateway=via_gateway,
+        gateway_namespace=gateway_namespace,
+        output=output,
+        timeout_seconds=timeout,
+    )
+    raise typer.Exit(run(ask(request)))
+
+
+@app.command()
+def port_forward(
+    name: Annotated[str, typer.Argument(help="Name of the ModelDeployment.", metavar="NAME")],
+    namespace: Namespace = None,
+    context: Context = None,
+    http_port: Annotated[int, typer.Option(help="Local port for HTTP; 0: any free one.", min=0, max=65535)] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Local port for gRPC; 0: any free one.", min=0, max=65535)] = 8001,
+    via_gateway: ViaGateway = False,
+    gateway_namespace: GatewayNamespace = "conch-system",
+) -> None:
+    """Make a model's HTTP and gRPC ports this machine's, until Ctrl-C.
+
+    Forwards to one ready pod of the model by kubectl port-forward, and to another one when that goes away. With
+    --via-gateway to one of Conch's gateways, where the model's replicas are balanced and requests wait while there is
+    none; that needs the right to forward ports in the gateways' namespace.
+
+    \b
+    Examples:
+      conch port-forward sentiment
+      conch port-forward sentiment -n team-a --http-port 9000 --grpc-port 9001
+      conch port-forward sentiment --via-gateway
+    """
+    from conch.client.port_forward import port_forward as forward
+    from conch.client.run import run
+
+    forwarding = forward(
+        name,
+        namespace=namespace,
+        context=context,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        via_gateway=via_gateway,
+        gateway_namespace=gateway_namespace,
+    )
+    raise typer.Exit(run(forwarding))
 
 
 @app.command()

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from conch.api import gateway_pod
 from conch.api.source_policy import SourcePolicy
 from conch.api.types import ApiModel, Quantity
 
@@ -36,12 +37,32 @@ class ModelPodSettings(ApiModel):
     drain_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
 
 
+ModelPort = Annotated[int, Field(ge=1024, le=32767, description="Below what kernels give to clients.")]
+
+
+class GatewaySettings(ApiModel):
+    """The ports that models get on the gateways, one each; both ends belong to the range."""
+
+    ports_first: ModelPort = gateway_pod.PORTS_FIRST
+    ports_last: ModelPort = gateway_pod.PORTS_LAST
+
+    @model_validator(mode="after")
+    def _leaves_the_gateways_their_own(self) -> Self:
+        if self.ports_first > self.ports_last:
+            raise ValueError(f"portsFirst {self.ports_first} is above portsLast {self.ports_last}")
+        for port in (gateway_pod.REPORT_PORT, gateway_pod.ADMIN_PORT, gateway_pod.HOLD_PORT):
+            if self.ports_first <= port <= self.ports_last:
+                raise ValueError(f"ports {self.ports_first}-{self.ports_last} hold {port}, which gateways use")
+        return self
+
+
 class OperatorSettings(ApiModel):
     """Everything the operator process is told."""
 
     images: ImageSettings
     model_pods: ModelPodSettings = ModelPodSettings()
     source_policy: SourcePolicy = SourcePolicy()
+    gateway: GatewaySettings = GatewaySettings()
     workers: Annotated[int, Field(ge=1, le=64, description="Objects reconciled at the same time.")] = 8
     resync_minutes: Annotated[int, Field(ge=1, le=1440)] = 30
     health_port: Annotated[int, Field(ge=1, le=65535)] = 8080

@@ -115,7 +115,7 @@ def build_programs() -> None:
 def build_images(
     load: Annotated[bool, typer.Option(help="Also put them on every node.")] = True,
 ) -> None:
-    """Build the product's and Triton's image from their Dockerfiles and put them on every node."""
+    """Build the images of the product, of Triton and of Envoy from their Dockerfiles and put them on every node."""
     preconditions.install_packages()
     for name, archive in images.build_project_images().items():
         if load and not existing():

@@ -27,6 +27,10 @@ PROJECT_IMAGES: Mapping[str, tuple[Path, Path]] = {
         REPOSITORY / "tests" / "images" / "triton" / "Dockerfile",
         REPOSITORY / "tests" / "images" / "triton",
     ),
+    "localhost/envoy:dev": (
+        REPOSITORY / "tests" / "images" / "envoy" / "Dockerfile",
+        REPOSITORY / "tests" / "images" / "envoy",
+    ),
 }
 """Image name -> (Dockerfile, context)."""
 

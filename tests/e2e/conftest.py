@@ -224,14 +224,22 @@ class Namespace:
         self.cluster.kubectl("delete", "pv,storageclass", unique, "--wait=false")
 
     def ready_endpoints(self, name: str) -> set[str]:
-        """Names of the pods that the Service sends to."""
-        slices = self.cluster.get("endpointslice", "-n", self.name, "-l", f"kubernetes.io/service-name={name}")
+        """Names of the pods that requests are sent to, by what the gateways are told."""
+        traffic = self.mdep(name).get("status", {}).get("traffic", ())
         return {
             endpoint["targetRef"]["name"]
-            for item in slices["items"]
+            for share in traffic
+            if share["weight"]
+            for item in self.slices(f"{name}-{share['workload']}")
             for endpoint in item.get("endpoints") or ()
-            if endpoint["conditions"].get("ready")
+            if endpoint["conditions"].get("ready") and endpoint["targetRef"]["name"] not in share.get("draining", ())
         }
+
+    def slices(self, service: str) -> list[dict[str, Any]]:
+        """The EndpointSlices of a Service."""
+        selector = f"kubernetes.io/service-name={service}"
+        items: list[dict[str, Any]] = self.cluster.get("endpointslice", "-n", self.name, "-l", selector)["items"]
+        return items
 
 
 @pytest.fixture

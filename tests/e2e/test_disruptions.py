@@ -47,7 +47,8 @@ def test_a_killed_container_recovers_without_fetching_again(
 
 
 def _operators(cluster: Cluster) -> list[dict[str, Any]]:
-    items = cluster.get("pods", "-n", OPERATOR_NAMESPACE)["items"]
+    selector = "app.kubernetes.io/component=operator"
+    items = cluster.get("pods", "-n", OPERATOR_NAMESPACE, "-l", selector)["items"]
     return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
 

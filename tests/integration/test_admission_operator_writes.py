@@ -1,11 +1,11 @@
-"""The policy conch-operator-writes: the operator touches only what a ModelDeployment controls."""
+"""The policies on the operator's writes: only what a ModelDeployment controls, and of pods only one annotation."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pytest
 
-from tests.support.installed_chart import OPERATOR, InstalledChart, installed_chart, model_deployment
+from tests.support.installed_chart import OPERATOR, InstalledChart, installed_chart, model_deployment, pod
 
 KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ConfigMap": {"apiVersion": "v1", "data": {"key": "value"}},
@@ -21,6 +21,12 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
             },
         },
     },
+    "EndpointSlice": {
+        "apiVersion": "discovery.k8s.io/v1",
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.1.2.3"]}],
+        "ports": [{"name": "http", "port": 10000}],
+    },
     "PodDisruptionBudget": {"apiVersion": "policy/v1", "spec": {"maxUnavailable": 1}},
     "Service": {"apiVersion": "v1", "spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}},
 }
@@ -34,6 +40,13 @@ def chart() -> Iterator[InstalledChart]:
     with installed_chart() as installed:
         installed.must("create", "-f", "-", objects=model_deployment("sentiment"))
         installed.must("create", "-f", "-", objects=model_deployment("other"))
+        # kubectl gets what it patches, which the operator does not. And the policies must refuse also what roles allow.
+        installed.grant(
+            OPERATOR,
+            "team",
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["get", "create", "patch"]},
+        )
         yield installed
 
 
@@ -50,9 +63,9 @@ def _owner(chart: InstalledChart, name: str = "sentiment", **changed: Any) -> di
     return {**reference, "controller": True, "blockOwnerDeletion": True, **changed}
 
 
-def _assert_refused(answer: Any, because: str) -> None:
+def _assert_refused(answer: Any, because: str, *, policy: str = "conch-operator-writes") -> None:
     assert answer.returncode != 0
-    assert "'conch-operator-writes'" in answer.stderr, answer.stderr
+    assert f"'{policy}'" in answer.stderr, answer.stderr
     assert because in answer.stderr
 
 
@@ -124,3 +137,125 @@ def test_a_child_is_neither_disowned_nor_handed_to_another(chart: InstalledChart
 def test_nobody_else_is_concerned(chart: InstalledChart) -> None:
     chart.must("create", "-f", "-", objects=_object("ConfigMap", "of-an-admin"))
     chart.must("-n", "team", "delete", "configmap", "of-an-admin")
+
+
+MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
+CONTROLLERS: Final = ("endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io")
+
+
+def _slice(name: str, **labels: str | None) -> dict[str, Any]:
+    """A slice that no ModelDeployment controls, with the labels of a Service of ours except as given."""
+    made = _object("EndpointSlice", name)
+    changed = {**made["metadata"]["labels"], MANAGED_BY: CONTROLLERS[0], **labels}
+    made["metadata"]["labels"] = {key: value for key, value in changed.items() if value is not None}
+    return made
+
+
+def _endpoints(name: str, *owners: Mapping[str, Any], managed_by: str = "conch") -> dict[str, Any]:
+    labels = {"app.kubernetes.io/managed-by": managed_by, "conch.dev/model-deployment": "sentiment"}
+    metadata = {"name": name, "namespace": "team", "labels": labels, "ownerReferences": list(owners)}
+    subsets = [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 8000}]}]
+    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets}
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_slices_that_a_controller_left_for_our_service_are_deleted(chart: InstalledChart, controller: str) -> None:
+    chart.must("create", "-f", "-", objects=_slice("left", **{MANAGED_BY: controller}))
+    chart.must("-n", "team", "delete", "endpointslice", "left", by=OPERATOR)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {MANAGED_BY: "somebody.example.com"},
+        {MANAGED_BY: None},
+        {"app.kubernetes.io/managed-by": "Helm"},
+        {"app.kubernetes.io/managed-by": None},
+        {"conch.dev/model-deployment": None},
+    ],
+    ids=["made by another", "made by nobody", "of another's Service", "of a plain Service", "of no model"],
+)
+def test_other_slices_are_not_deleted(chart: InstalledChart, labels: dict[str, str | None]) -> None:
+    chart.must("apply", "-f", "-", objects=_slice("of-others", **labels))
+    deleted = chart.run("-n", "team", "delete", "endpointslice", "of-others", by=OPERATOR)
+    chart.must("-n", "team", "delete", "endpointslice", "of-others")
+    _assert_refused(deleted, "no ModelDeployment controls it")
+
+
+def test_slices_that_a_controller_left_are_not_changed(chart: InstalledChart) -> None:
+    chart.must("create", "-f", "-", objects=_slice("changed"))
+    changed = chart.run("-n", "team", "label", "endpointslice", "changed", "a=b", by=OPERATOR)
+    _assert_refused(changed, "no ModelDeployment controls it")
+
+
+def test_endpoints_of_our_service_are_deleted_and_others_are_not(chart: InstalledChart) -> None:
+    chart.must("create", "-f", "-", objects=_endpoints("left"))
+    chart.must("create", "-f", "-", objects=_endpoints("of-others", managed_by="Helm"))
+    chart.must("-n", "team", "delete", "endpoints", "left", by=OPERATOR)
+    deleted = chart.run("-n", "team", "delete", "endpoints", "of-others", by=OPERATOR)
+    _assert_refused(deleted, "no ModelDeployment controls it")
+
+
+def test_endpoints_are_never_written_whatever_the_roles_say(chart: InstalledChart) -> None:
+    mine = _endpoints("written", _owner(chart))
+    created = chart.run("create", "-f", "-", by=OPERATOR, objects=mine)
+    chart.must("create", "-f", "-", objects=mine)
+    changed = chart.run("-n", "team", "label", "endpoints", "written", "a=b", by=OPERATOR)
+    for answer in (created, changed):
+        _assert_refused(answer, "may delete Endpoints of its Services, but not write any")
+
+
+DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+OUR_LABELS: Final = {"app.kubernetes.io/managed-by": "conch", "conch.dev/model-deployment": "sentiment"}
+
+
+def _make_pod(chart: InstalledChart, name: str, labels: Mapping[str, str] = OUR_LABELS) -> None:
+    chart.must("create", "-f", "-", objects=pod(name, labels=labels))
+    chart.must("-n", "team", "annotate", "pod", name, "of-another=kept")
+
+
+def test_the_deletion_cost_of_a_models_pod_is_set_changed_and_removed(chart: InstalledChart) -> None:
+    _make_pod(chart, "costs")
+    for argument in (f"{DELETION_COST}=-1", f"{DELETION_COST}=5", f"{DELETION_COST}-"):
+        chart.must("-n", "team", "annotate", "pod", "costs", argument, "--overwrite", by=OPERATOR)
+    chart.must("-n", "team", "delete", "pod", "costs", "--now")
+    # A pod without any annotation, as the API server stores it.
+    chart.must("create", "-f", "-", objects=pod("costs", labels=OUR_LABELS))
+    chart.must("-n", "team", "annotate", "pod", "costs", f"{DELETION_COST}=-1", by=OPERATOR)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        '{"metadata":{"annotations":{"new":"a"}}}',
+        '{"metadata":{"annotations":{"of-another":"changed"}}}',
+        '{"metadata":{"annotations":{"of-another":null}}}',
+        '{"metadata":{"annotations":null}}',
+        f'{{"metadata":{{"annotations":{{"{DELETION_COST}":"1","new":"a"}}}}}}',
+        '{"metadata":{"labels":{"new":"a"}}}',
+        '{"metadata":{"labels":{"conch.dev/model-deployment":null}}}',
+        '{"metadata":{"finalizers":["conch.dev/finalizer"]}}',
+        '{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Pod","name":"a","uid":"b"}]}}',
+        '{"spec":{"containers":[{"name":"triton","image":"another"}]}}',
+        '{"spec":{"activeDeadlineSeconds":1}}',
+    ],
+)
+def test_nothing_else_of_a_pod_is_changed(chart: InstalledChart, patch: str) -> None:
+    name = "whole"
+    if chart.run("-n", "team", "get", "pod", name).returncode:
+        _make_pod(chart, name)
+    answer = chart.run("-n", "team", "patch", "pod", name, "--type=strategic", "-p", patch, by=OPERATOR)
+    _assert_refused(answer, f"only its annotation {DELETION_COST}", policy="conch-operator-pods")
+
+
+@pytest.mark.parametrize("missing", OUR_LABELS)
+def test_pods_that_serve_no_model_are_left_alone(chart: InstalledChart, missing: str) -> None:
+    name = f"strangers-without-{missing.rpartition('/')[2]}"
+    _make_pod(chart, name, {key: value for key, value in OUR_LABELS.items() if key != missing})
+    answer = chart.run("-n", "team", "annotate", "pod", name, f"{DELETION_COST}=-1", by=OPERATOR)
+    _assert_refused(answer, "this pod serves no ModelDeployment", policy="conch-operator-pods")
+
+
+def test_what_others_do_to_pods_is_no_concern(chart: InstalledChart) -> None:
+    _make_pod(chart, "of-an-admin")
+    chart.must("-n", "team", "label", "pod", "of-an-admin", "a=b")

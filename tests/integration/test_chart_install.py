@@ -13,7 +13,7 @@ from tests.cluster.apiserver import ApiServer
 from tests.support.installed_chart import InstalledChart
 from tests.support.waiting import until
 
-POLICIES = ("conch-operator-writes", "conch-references", "conch-runtime-images")
+POLICIES = ("conch-operator-pods", "conch-operator-writes", "conch-references", "conch-runtime-images")
 
 
 @pytest.fixture
@@ -36,10 +36,14 @@ def test_helm_installs_upgrades_and_leaves_behind_only_what_must_stay(chart: Ins
     _helm(chart, "install", *release, "--create-namespace")
     key = _installation_key(chart)
     assert len(key) == 64
+    token = _gateway_token(chart)
+    assert len(token) == 64
+    assert token != key
     before = _checksum(chart)
 
     _helm(chart, "upgrade", *release, "--set", "workers=2")
     assert _installation_key(chart) == key
+    assert _gateway_token(chart) == token
     assert _checksum(chart) != before, "changed settings must restart the operator"
 
     _helm(chart, "uninstall", "conch", "--namespace", generate.NAMESPACE)
@@ -48,11 +52,13 @@ def test_helm_installs_upgrades_and_leaves_behind_only_what_must_stay(chart: Ins
 
     _helm(chart, "install", *release)
     assert _installation_key(chart) == key
+    assert _gateway_token(chart) == token
 
 
-def test_a_key_rendered_anew_is_refused_instead_of_replacing_the_first(chart: InstalledChart) -> None:
+@pytest.mark.parametrize("template", ["installation-key", "gateway-token"])
+def test_a_key_rendered_anew_is_refused_instead_of_replacing_the_first(chart: InstalledChart, template: str) -> None:
     chart.must("create", "namespace", generate.NAMESPACE)
-    secret = ("--show-only", "templates/installation-key.yaml")
+    secret = ("--show-only", f"templates/{template}.yaml")
     chart.api.kubectl("apply", "--server-side", "-f", "-", input=generate.render(*secret))
     again = chart.api.kubectl("apply", "--server-side", "-f", "-", input=generate.render(*secret), check=False)
     assert again.returncode != 0
@@ -66,8 +72,8 @@ def test_the_manifest_applies_without_warnings_and_its_pods_are_admitted(chart: 
     assert not applied.stderr
     # The namespace enforces PodSecurity `restricted`.
     until(
-        lambda: len(chart.api.get("pods", "-n", generate.NAMESPACE)["items"]) == 2,
-        "the operator's pods to be admitted",
+        lambda: len(chart.api.get("pods", "-n", generate.NAMESPACE)["items"]) == 4,
+        "the pods of operator and gateways to be admitted",
     )
     assert chart.run("-n", generate.NAMESPACE, "get", "secrets", "-o", "name").stdout == ""
 
@@ -89,10 +95,16 @@ def _status(chart: InstalledChart, policy: str) -> dict[str, object]:
 
 
 def _installation_key(chart: InstalledChart) -> str:
-    template = "{{.data.key | base64decode}}"
-    return chart.must(
-        *("-n", generate.NAMESPACE, "get", "secret", "conch-installation-key", "-o", f"go-template={template}")
-    )
+    return _secret(chart, "conch-installation-key", "key")
+
+
+def _gateway_token(chart: InstalledChart) -> str:
+    return _secret(chart, "conch-gateway-token", "token")
+
+
+def _secret(chart: InstalledChart, name: str, entry: str) -> str:
+    template = f"{{{{.data.{entry} | base64decode}}}}"
+    return chart.must("-n", generate.NAMESPACE, "get", "secret", name, "-o", f"go-template={template}")
 
 
 def _checksum(chart: InstalledChart) -> str:

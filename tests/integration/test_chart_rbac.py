@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from tests import generate
-from tests.support.installed_chart import OPERATOR, InstalledChart, installed_chart, model_deployment
+from tests.support.installed_chart import GATEWAY, OPERATOR, InstalledChart, installed_chart, model_deployment
 from tests.support.waiting import until
 
 
@@ -44,7 +44,9 @@ def chart() -> Iterator[InstalledChart]:
         "-n team scale deployment mine --replicas=2",
         "-n team delete modeldeployment mine",
         "-n team annotate modeldeployment mine a=b",
-        "get nodes",
+        "delete node mine",
+        "-n team get endpoints",
+        f"-n {generate.NAMESPACE} get secret conch-gateway-token",
         "get namespaces",
         "create namespace mine",
         "get customresourcedefinitions",
@@ -60,6 +62,50 @@ def test_the_operator_may_not(chart: InstalledChart, attempt: str) -> None:
     assert answer.returncode != 0
     assert "forbidden" in answer.stderr.lower(), answer.stderr
     assert "ValidatingAdmissionPolicy" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "-n team get secret of-the-team",
+        f"-n {generate.NAMESPACE} get secret conch-gateway-token",
+        "get pods -A",
+        "-n team get pod mine",
+        f"-n {generate.NAMESPACE} get pods",
+        f"-n {generate.NAMESPACE} delete pod mine",
+        "get nodes",
+        "-n team get configmaps",
+        "-n team get services",
+        "-n team get endpoints",
+        "-n team delete endpointslice mine",
+        "-n team annotate modeldeployment mine a=b",
+        "-n team delete modeldeployment mine",
+        "-n team patch modeldeployment mine --subresource=status --type=merge -p {}",
+        "-n team get leases",
+    ],
+)
+def test_a_gateway_may_not(chart: InstalledChart, attempt: str) -> None:
+    answer = chart.run(*attempt.split(), by=GATEWAY)
+    assert answer.returncode != 0
+    assert "forbidden" in answer.stderr.lower(), answer.stderr
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "get modeldeployments -A",
+        "-n team get modeldeployment mine",
+        "get endpointslices -A",
+        f"-n {generate.NAMESPACE} get pod its-own --ignore-not-found",
+    ],
+)
+def test_a_gateway_reads_what_it_routes_and_its_own_pod(chart: InstalledChart, attempt: str) -> None:
+    chart.must(*attempt.split(), by=GATEWAY)
+
+
+@pytest.mark.parametrize("attempt", ["get nodes", "get endpointslices -A", "-n team get endpoints mine"])
+def test_the_operator_reads_nodes_and_endpoints(chart: InstalledChart, attempt: str) -> None:
+    chart.must(*attempt.split(), "--ignore-not-found", by=OPERATOR)
 
 
 def test_an_empty_apply_that_would_return_a_secret_is_refused(chart: InstalledChart) -> None:

@@ -37,5 +37,6 @@ def install(cluster: Cluster, *extra: str) -> str:
     )
     # The tag `dev` stays the same when the image changes.
     for command in (("restart",), ("status", "--timeout=120s")):
-        cluster.kubectl("rollout", *command, "deployment/conch-operator", "-n", NAMESPACE)
+        for deployment in ("conch-operator", "conch-gateway"):
+            cluster.kubectl("rollout", *command, f"deployment/{deployment}", "-n", NAMESPACE)
     return printed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -16,6 +16,7 @@ from tests.cluster.apiserver import ApiServer
 from tests.support.waiting import until
 
 OPERATOR: Final = f"system:serviceaccount:{generate.NAMESPACE}:conch-operator"
+GATEWAY: Final = f"system:serviceaccount:{generate.NAMESPACE}:conch-gateway"
 _POLICIES_EFFECTIVE_SECONDS: Final = 30
 
 Answer = subprocess.CompletedProcess[str]
@@ -102,21 +103,32 @@ def _wait_until_effective(chart: InstalledChart) -> None:
     tenant = "policies-are-effective"
     chart.grant(tenant, "team", MODEL_DEPLOYMENT_RULE)
     image = {"image": "probe.invalid/probe"}
-    attempts: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
-        ("conch-operator-writes", OPERATOR, stranger),
-        ("conch-references", tenant, model_deployment(serviceAccountName="probe")),
-        ("conch-runtime-images", "", model_deployment(runtime=image)),
+    create = ("create", "-f", "-")
+    # Unlike `kubectl patch` it does not get the pod first, which the operator may not.
+    apply = ("apply", "--server-side", "--field-manager=test", "-f", "-")
+    labelled = {"apiVersion": "v1", "kind": "Pod", "metadata": pod("probe", labels={"probe": "yes"})["metadata"]}
+    # Pods need the account, which only a controller would make.
+    chart.run("-n", "team", "create", "serviceaccount", "default")
+    chart.must(*create, objects=pod("probe"))
+    attempts: tuple[tuple[str, str, Sequence[str], Mapping[str, Any]], ...] = (
+        ("conch-operator-writes", OPERATOR, create, stranger),
+        ("conch-operator-pods", OPERATOR, apply, labelled),
+        ("conch-references", tenant, create, model_deployment(serviceAccountName="probe")),
+        ("conch-runtime-images", "", create, model_deployment(runtime=image)),
     )
-    for policy, user, objects in attempts:
+    for policy, user, arguments, objects in attempts:
         until(
-            partial(_refuses, chart, policy, user, objects),
+            partial(_refuses, chart, policy, user, arguments, objects),
             f"{policy} is enforced",
             seconds=_POLICIES_EFFECTIVE_SECONDS,
         )
+    chart.must("-n", "team", "delete", "pod", "probe", "--now")
 
 
-def _refuses(chart: InstalledChart, policy: str, user: str, objects: Mapping[str, Any]) -> bool:
-    return f"'{policy}'" in chart.run("create", "--dry-run=server", "-f", "-", by=user, objects=objects).stderr
+def _refuses(
+    chart: InstalledChart, policy: str, user: str, arguments: Sequence[str], objects: Mapping[str, Any]
+) -> bool:
+    return f"'{policy}'" in chart.run(*arguments, "--dry-run=server", by=user, objects=objects).stderr
 
 
 MODEL_DEPLOYMENT_RULE: Final[Mapping[str, Any]] = {
@@ -136,4 +148,14 @@ def model_deployment(
         "kind": "ModelDeployment",
         "metadata": {"name": name, "namespace": "team"},
         "spec": {"model": {"version": 3, "source": {"uri": uri}}, **spec},
+    }
+
+
+def pod(name: str, *, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A pod of the namespace `team`, as a ReplicaSet would make it for an object whose labels it bears."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "team", "labels": dict(labels or {})},
+        "spec": {"containers": [{"name": "triton", "image": "triton"}]},
     }

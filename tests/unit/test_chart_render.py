@@ -8,7 +8,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from conch.settings import OperatorSettings
+from conch.api import gateway_pod, names
+from conch.settings import OperatorSettings, SettingsError
 from tests import generate
 from tests.cluster import binaries
 from tests.conftest import Golden
@@ -28,8 +29,12 @@ def _settings(*options: str) -> dict[str, Any]:
 
 
 def test_default_values(golden: Golden) -> None:
-    # The CRD has a test of its own; a generated key would be another one each time.
-    options = ("--set", "installationKey.existingSecret=conch-installation-key", "--set", "crds.install=false")
+    # The CRD has a test of its own; generated secrets would be others each time.
+    options = (
+        *("--set", "installationKey.existingSecret=conch-installation-key"),
+        *("--set", "gateway.existingTokenSecret=conch-gateway-token"),
+        *("--set", "crds.install=false"),
+    )
     golden(FILES / "default.yaml", generate.render(*options))
 
 
@@ -67,6 +72,8 @@ def test_every_setting_can_be_set() -> None:
         "policy.sources.privateHosts": "{b.example.com}",
         "policy.sources.cloudMetadata": "true",
         "policy.models.backends": "{onnxruntime,python}",
+        "gateway.ports.first": "20000",
+        "gateway.ports.last": "32767",
         "workers": "3",
         "resyncMinutes": "4",
         "log.format": "console",
@@ -98,6 +105,7 @@ def test_every_setting_can_be_set() -> None:
             "cloudMetadata": True,
             "backends": ["onnxruntime", "python"],
         },
+        "gateway": {"portsFirst": 20000, "portsLast": 32767},
         "workers": 3,
         "resyncMinutes": 4,
         "logFormat": "console",
@@ -121,6 +129,11 @@ def test_every_setting_can_be_set() -> None:
         ("policy.images.allowed={registry.example.com/triton *}", "/policy/images/allowed/0"),
         ("policy.gpuResources={gpu}", "/policy/gpuResources/0"),
         ("policy.images.allowed={'}", "/policy/images/allowed/0"),
+        ("gateway.replicas=0", "/gateway/replicas"),
+        ("gateway.accessLog=true", "/gateway/accessLog"),
+        ("gateway.drainSeconds=0", "/gateway/drainSeconds"),
+        ("gateway.ports.first=1023", "/gateway/ports/first"),
+        ("gateway.ports.last=32768", "/gateway/ports/last"),
     ],
 )
 def test_the_schema_refuses(option: str, message: str) -> None:
@@ -170,11 +183,12 @@ def test_one_replica_can_be_drained() -> None:
     assert ("PodDisruptionBudget", "conch-operator") not in _objects("--set", "replicas=1")
 
 
-def test_a_key_of_ones_own_is_mounted_and_none_is_made() -> None:
-    objects = _objects("--set", "installationKey.existingSecret=mine")
+def test_secrets_of_ones_own_are_mounted_and_none_is_made() -> None:
+    objects = _objects("--set", "installationKey.existingSecret=mine", "--set", "gateway.existingTokenSecret=my-token")
     assert not [name for kind, name in objects if kind == "Secret"]
     (settings, _) = objects["Deployment", "conch-operator"]["spec"]["template"]["spec"]["volumes"]
-    assert settings["projected"]["sources"][1]["secret"]["name"] == "mine"
+    assert [source["secret"]["name"] for source in settings["projected"]["sources"][1:]] == ["mine", "my-token"]
+    assert _volumes(_gateway(objects))["token"]["secret"]["secretName"] == "my-token"
 
 
 def test_the_crd_is_the_generated_one_and_is_kept() -> None:
@@ -189,6 +203,12 @@ def test_no_role_has_a_wildcard_and_secrets_are_only_created() -> None:
     rules = [rule for role in roles for rule in role["rules"]]
     assert not [rule for rule in rules if "*" in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])]
     assert [rule["verbs"] for rule in rules if "secrets" in rule["resources"]] == [["create"]]
+
+
+def test_a_gateway_only_reads() -> None:
+    roles = [each for (_, name), each in _objects().items() if name.startswith("conch-gateway") and "rules" in each]
+    verbs = {verb for role in roles for rule in role["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"}
 
 
 def test_finalizers_are_updated_only_where_asked_for() -> None:
@@ -219,3 +239,141 @@ def test_the_manifest_holds_no_key() -> None:
     kinds = [each["kind"] for each in yaml.safe_load_all(generate.INSTALL.read_text())]
     assert "Namespace" in kinds
     assert "Secret" not in kinds
+
+
+def _gateway(objects: dict[tuple[str, str], Any]) -> dict[str, Any]:
+    """The gateway pods as they are to be."""
+    template: dict[str, Any] = objects["Deployment", "conch-gateway"]["spec"]["template"]
+    return template
+
+
+def _volumes(template: dict[str, Any]) -> dict[str, Any]:
+    return {volume["name"]: volume for volume in template["spec"]["volumes"]}
+
+
+def _mounts(container: dict[str, Any]) -> dict[str, Any]:
+    return {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+
+
+def _sidecar_and_envoy(template: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    (sidecar,), (envoy,) = template["spec"]["initContainers"], template["spec"]["containers"]
+    assert sidecar["name"] == gateway_pod.SIDECAR_CONTAINER
+    assert envoy["name"] == gateway_pod.ENVOY_CONTAINER
+    return sidecar, envoy
+
+
+def test_gateway_pods_are_those_that_the_operator_looks_for() -> None:
+    objects = _objects()
+    deployment = objects["Deployment", "conch-gateway"]["spec"]
+    assert deployment["selector"]["matchLabels"] == names.GATEWAY_LABELS
+    assert _gateway(objects)["metadata"]["labels"].items() >= names.GATEWAY_LABELS.items()
+    assert objects["PodDisruptionBudget", "conch-gateway"]["spec"]["selector"]["matchLabels"] == names.GATEWAY_LABELS
+
+
+def test_gateways_are_two_spread_over_nodes_and_leave_one_at_a_time() -> None:
+    objects = _objects()
+    deployment = objects["Deployment", "conch-gateway"]["spec"]
+    assert deployment["replicas"] == 2
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert objects["PodDisruptionBudget", "conch-gateway"]["spec"]["maxUnavailable"] == 1
+    (spread,) = _gateway(objects)["spec"]["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["labelSelector"]["matchLabels"] == names.GATEWAY_LABELS
+
+
+def test_the_number_of_gateways_can_be_set() -> None:
+    objects = _objects("--set", "gateway.replicas=5")
+    assert objects["Deployment", "conch-gateway"]["spec"]["replicas"] == 5
+
+
+def test_envoy_ends_only_when_the_sidecar_lets_it() -> None:
+    sidecar, envoy = _sidecar_and_envoy(_gateway(_objects()))
+    # By number: a name would be looked for among Envoy's own ports.
+    assert envoy["lifecycle"] == {"preStop": {"httpGet": {"path": "/leave", "port": gateway_pod.REPORT_PORT}}}
+    assert sidecar["ports"] == [{"name": "report", "containerPort": gateway_pod.REPORT_PORT, "protocol": "TCP"}]
+    # Only so is it started before Envoy and ended after it.
+    assert sidecar["restartPolicy"] == "Always"
+    assert "lifecycle" not in sidecar
+
+
+@pytest.mark.parametrize(("drain_seconds", "grace_seconds"), [(120, 190), (1, 71), (3600, 3670)])
+def test_a_gateway_is_given_the_time_that_leaving_takes(drain_seconds: int, grace_seconds: int) -> None:
+    template = _gateway(_objects("--set", f"gateway.drainSeconds={drain_seconds}"))
+    sidecar, _ = _sidecar_and_envoy(template)
+    assert _env(sidecar)["CONCH_GATEWAY_DRAIN_SECONDS"] == str(drain_seconds)
+    assert template["spec"]["terminationGracePeriodSeconds"] == grace_seconds
+
+
+def test_operator_and_sidecar_have_the_same_token_and_envoy_has_none() -> None:
+    objects = _objects()
+    assert objects["Secret", "conch-gateway-token"]["data"].keys() == {"token"}
+    sidecar, envoy = _sidecar_and_envoy(_gateway(objects))
+    token = _volumes(_gateway(objects))["token"]["secret"]
+    assert token["secretName"] == "conch-gateway-token"
+    assert token["defaultMode"] == 0o440
+    (item,) = token["items"]
+    (folder,) = (path for path, mount in _mounts(sidecar).items() if mount["name"] == "token")
+    assert f"{folder}/{item['path']}" == gateway_pod.TOKEN_FILE
+    operator = objects["Deployment", "conch-operator"]["spec"]["template"]
+    (settings_folder, *_) = _mounts(operator["spec"]["containers"][0])
+    projected = _volumes(operator)["settings"]["projected"]["sources"][2]["secret"]
+    assert projected["name"] == "conch-gateway-token"
+    assert f"{settings_folder}/{projected['items'][0]['path']}" == gateway_pod.TOKEN_FILE
+    # Neither this one nor one for the API server: Envoy reads what strangers send.
+    assert [mount["name"] for mount in envoy["volumeMounts"]] == ["config"]
+    assert _gateway(objects)["spec"]["automountServiceAccountToken"] is False
+
+
+def test_envoy_reads_what_the_sidecar_writes() -> None:
+    sidecar, envoy = _sidecar_and_envoy(_gateway(_objects()))
+    folder = gateway_pod.CONFIG_FOLDER
+    assert _mounts(sidecar)[folder] == {"name": "config", "mountPath": folder}
+    assert _mounts(envoy)[folder] == {"name": "config", "mountPath": folder, "readOnly": True}
+    assert envoy["args"][:2] == ["-c", f"{folder}/{gateway_pod.BOOTSTRAP_FILE}"]
+
+
+def test_what_the_sidecar_is_told() -> None:
+    def told(*options: str) -> dict[str, str]:
+        return _env(_sidecar_and_envoy(_gateway(_objects(*options)))[0])
+
+    assert told() == {
+        "CONCH_POD_NAME": "metadata.name",
+        "CONCH_POD_IP": "status.podIP",
+        "CONCH_NAMESPACE": "metadata.namespace",
+        "CONCH_GATEWAY_ACCESS_LOG": "false",
+        "CONCH_GATEWAY_DRAIN_SECONDS": "120",
+        "CONCH_GATEWAY_MAX_REQUEST_HEADERS_KIB": "60",
+        "CONCH_LOG_FORMAT": "json",
+        "CONCH_LOG_LEVEL": "info",
+    }
+    assert told("--set", "gateway.accessLog=json")["CONCH_GATEWAY_ACCESS_LOG"] == "true"
+    assert told("--set", "gateway.maxRequestHeadersKib=96")["CONCH_GATEWAY_MAX_REQUEST_HEADERS_KIB"] == "96"
+
+
+def _env(container: dict[str, Any]) -> dict[str, str]:
+    """Names and values; of what is read from the pod, the path of the field."""
+    return {
+        each["name"]: each["value"] if "value" in each else each["valueFrom"]["fieldRef"]["fieldPath"]
+        for each in container["env"]
+    }
+
+
+PORTS_THAT_CANNOT_BE: Final = [
+    (20_000, 19_999, r"\(20000\) is above last \(19999\)", "portsFirst 20000 is above portsLast 19999"),
+    (8_000, 9_000, "hold.* 8080", "hold 8080"),
+    (9_900, 9_901, "hold.* 9901", "hold 9901"),
+    (9_902, 12_000, "hold.* 9902", "hold 9902"),
+]
+
+
+@pytest.mark.parametrize(("first", "last", "by_the_chart", "by_the_operator"), PORTS_THAT_CANNOT_BE)
+def test_ports_that_cannot_be_are_refused_by_the_chart_and_by_the_operator(
+    first: int, last: int, by_the_chart: str, by_the_operator: str, tmp_path: Path
+) -> None:
+    with pytest.raises(generate.RenderError, match=by_the_chart):
+        generate.render("--set", f"gateway.ports.first={first}", "--set", f"gateway.ports.last={last}")
+    settings = tmp_path / "settings.yaml"
+    images = {"triton": "triton", "agent": "conch"}
+    settings.write_text(yaml.safe_dump({"images": images, "gateway": {"portsFirst": first, "portsLast": last}}))
+    with pytest.raises(SettingsError, match=by_the_operator):
+        OperatorSettings.load(settings)

@@ -11,6 +11,23 @@ app.kubernetes.io/component: operator
 
 {{- define "conch.labels" -}}
 {{ include "conch.selectorLabels" . }}
+{{ include "conch.releaseLabels" . }}
+{{- end }}
+
+{{- define "conch.gateway" -}}conch-gateway{{- end }}
+
+{{/* The operator finds the gateways by these: conch.api.names.GATEWAY_LABELS. */}}
+{{- define "conch.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: conch
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{- define "conch.gatewayLabels" -}}
+{{ include "conch.gatewaySelectorLabels" . }}
+{{ include "conch.releaseLabels" . }}
+{{- end }}
+
+{{- define "conch.releaseLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -27,6 +44,40 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.installationKey.existingSecret | default "conch-installation-key" }}
 {{- end }}
 
+{{- define "conch.gatewayTokenSecret" -}}
+{{ .Values.gateway.existingTokenSecret | default "conch-gateway-token" }}
+{{- end }}
+
+{{/*
+How long a gateway that leaves may take: it waits until no Service names it any more (at most 60 s), then until it has
+answered what it has; the rest is for the ends of the processes.
+*/}}
+{{- define "conch.gatewayGraceSeconds" -}}
+{{ add 60 (int .Values.gateway.drainSeconds) 10 }}
+{{- end }}
+
+{{/* Models' ports as settings. The schema knows the bounds of each port, and cannot compare the two. */}}
+{{- define "conch.gatewayPorts" -}}
+{{- $first := int .Values.gateway.ports.first }}
+{{- $last := int .Values.gateway.ports.last }}
+{{- if gt $first $last }}
+{{- fail (printf "gateway.ports: first (%d) is above last (%d)" $first $last) }}
+{{- end }}
+{{- range list (include "conch.gatewayReportPort" . | int) 9901 9902 }}
+{{- if and (le $first .) (ge $last .) }}
+{{- fail (printf "gateway.ports: %d-%d holds %d, which the gateways use themselves" $first $last .) }}
+{{- end }}
+{{- end -}}
+portsFirst: {{ $first }}
+portsLast: {{ $last }}
+{{- end }}
+
+{{/* conch.api.gateway_pod.REPORT_PORT */}}
+{{- define "conch.gatewayReportPort" -}}8080{{- end }}
+
+{{/* conch.api.gateway_pod.CONFIG_FOLDER */}}
+{{- define "conch.gatewayConfigFolder" -}}/var/lib/conch-gateway{{- end }}
+
 {{/* The operator's settings file: the keys are those of conch.settings.OperatorSettings. */}}
 {{- define "conch.settings" -}}
 images:
@@ -38,6 +89,8 @@ modelPods:
 sourcePolicy:
   {{- toYaml .Values.policy.sources | nindent 2 }}
   {{- toYaml .Values.policy.models | nindent 2 }}
+gateway:
+  {{- include "conch.gatewayPorts" . | nindent 2 }}
 workers: {{ .Values.workers }}
 resyncMinutes: {{ .Values.resyncMinutes }}
 healthPort: {{ include "conch.healthPort" . }}

@@ -1,0 +1,77 @@
+"""The protocol over gRPC, by NVIDIA's own client."""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final
+
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from conch.client.errors import ClientError
+from conch.client.metadata import ModelMetadata, Signature, signatures
+from conch.client.server import Answer, ServerError
+from conch.client.tensors import Tensor, from_raw
+
+MESSAGE_BYTES_MOST: Final = 2**31 - 1
+CHANNEL_OPTIONS: Final = (
+    # Proxies of the machine are for elsewhere, and a request is sent once.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MOST),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MOST),
+)
+
+
+class GrpcServer:
+    """A server at host:port; inside a running event loop."""
+
+    def __init__(self, address: str, *, timeout_seconds: float) -> None:
+        self._client: Any = InferenceServerClient(address, channel_args=list(CHANNEL_OPTIONS))
+        self._timeout_seconds = timeout_seconds
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        """What the model takes and gives."""
+        told = await self._answer(self._client.get_model_metadata(model, client_timeout=self._timeout_seconds))
+        inputs, outputs = (
+            signatures(Signature(name=row.name, datatype=row.datatype, shape=tuple(row.shape)) for row in rows)
+            for rows in (told.inputs, told.outputs)
+        )
+        return ModelMetadata(name=told.name, inputs=inputs, outputs=outputs)
+
+    async def infer(self, model: str, inputs: Sequence[Tensor]) -> Answer:
+        """Ask once."""
+        sent = [_input(tensor) for tensor in inputs]
+        answer = await self._answer(self._client.infer(model, sent, client_timeout=self._timeout_seconds))
+        return parse_answer(answer.get_response())
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._client.close()
+
+    async def _answer(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except InferenceServerException as error:
+            status = (error.status() or "").removeprefix("StatusCode.")
+            raise ServerError(": ".join(filter(None, (status, error.message())))) from error
+
+
+def parse_answer(response: Any) -> Answer:
+    """A ModelInferResponse as an answer. Raises ServerError when it is not whole."""
+    raw = list(response.raw_output_contents)
+    if len(raw) != len(response.outputs):
+        raise ServerError(f"The answer has {len(response.outputs)} outputs and the bytes of {len(raw)}.")
+    try:
+        outputs = tuple(
+            from_raw(row.name, row.datatype, content, tuple(row.shape))
+            for row, content in zip(response.outputs, raw, strict=True)
+        )
+    except ClientError as error:
+        raise ServerError(f"The answer is not one of the Open Inference Protocol: {error}") from error
+    return Answer(version=response.model_version, outputs=outputs)
+
+
+def _input(tensor: Tensor) -> Any:
+    given = InferInput(tensor.name, list(tensor.shape), tensor.datatype)
+    given.set_data_from_numpy(tensor.array)
+    return given

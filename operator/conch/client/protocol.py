@@ -1,0 +1,10 @@
+"""The protocol's two transports."""
+
+from enum import StrEnum
+
+
+class WireProtocol(StrEnum):
+    """How a request goes."""
+
+    HTTP = "http"
+    GRPC = "grpc"
