@@ -50,10 +50,33 @@ def _live_through_everything(chart: InstalledChart) -> None:
     until(lambda: has_children(1) and names("poddisruptionbudgets") == ["sentiment"], "the children")
     # Pods report nothing here, so only a change of the pod template brings a second workload and removes the first.
     chart.apply(model_deployment(replicas=2, runtime={"logLevel": {"verbose": 1}}))
-    chart.apply(model_deployment(replicas=1, runtime={"logLevel": {"verbose": 1}}))
+    until(lambda: len(names("deployments")) == 1 and len(names("pods")) == 2, "the second workload alone, with pods")
+    _two_that_serve_become_one(chart)
+    chart.apply(model_deployment(replicas=0, runtime={"logLevel": {"verbose": 1}}))
     until(lambda: not names("poddisruptionbudgets"), "the disruption budget to be deleted")
+    _endpoints_are_left_behind(chart)
+    until(lambda: "sentiment" not in names("endpoints"), "what nobody keeps to be deleted")
     chart.must("create", "-f", "-", objects=_service_of_another_version(chart))
-    until(lambda: names("services") == ["sentiment"], "a Service that is no longer wanted to be deleted")
+    until(lambda: "sentiment-old" not in names("services"), "a Service that is no longer wanted to be deleted")
+
+
+def _two_that_serve_become_one(chart: InstalledChart) -> None:
+    """No kubelet runs here, so the test says that the pods are ready; one that leaves is marked first."""
+    for pod in chart.api.get("pods", "-n", "team")["items"]:
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        patch = ["--subresource=status", "--type=merge", "-p", json.dumps(ready)]
+        chart.must("patch", "pod", pod["metadata"]["name"], "-n", "team", *patch)
+    chart.apply(model_deployment(replicas=1, runtime={"logLevel": {"verbose": 1}}))
+    until(lambda: len(chart.api.get("pods", "-n", "team")["items"]) == 1, "one pod")
+
+
+def _endpoints_are_left_behind(chart: InstalledChart) -> None:
+    """As after a time in mode Direct: Kubernetes copies them to a slice, for the Service selects nothing."""
+    labels = chart.api.get("service", "sentiment", "-n", "team")["metadata"]["labels"]
+    address = {"addresses": [{"ip": "10.20.30.40"}], "ports": [{"name": "http", "port": 8000}]}
+    metadata = {"name": "sentiment", "namespace": "team", "labels": labels}
+    endpoints = {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": [address]}
+    chart.must("create", "-f", "-", objects=endpoints)
 
 
 def _service_of_another_version(chart: InstalledChart) -> dict[str, Any]:
