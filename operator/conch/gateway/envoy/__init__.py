@@ -1,0 +1,1 @@
+"""Everything that is said to Envoy and read from it."""

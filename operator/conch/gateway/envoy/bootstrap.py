@@ -1,0 +1,141 @@
+"""What Envoy is started with: everything that never changes while it runs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from conch.api import gateway_pod
+from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS
+from conch.gateway.envoy import failure_counters, naming
+
+TYPE_PREFIX: Final = "type.googleapis.com/"
+
+LISTENERS_FILE: Final = "listeners/lds.json"
+CLUSTERS_FILE: Final = "clusters/cds.json"
+ROUTES_FILE: Final = "routes/rds.json"
+"""A folder for each: whatever moves in a folder that Envoy watches makes it read its file again."""
+
+DRAIN_SECONDS: Final = 60
+"""How long a listener that left goes on for the clients that are connected to it."""
+CONNECTIONS_MOST: Final = 50_000
+"""Of clients, in all; a bound is wanted by Envoy, and this one is below what a container may have open."""
+UNLIMITED: Final = 1_000_000_000
+"""Where Envoy's default limit would refuse what Conch limits itself."""
+
+_CLUSTER_STATS: Final = (
+    *("upstream_rq_total", "upstream_rq_active", "upstream_rq_pending_active", "upstream_rq_time"),
+    *("upstream_rq_pending_failure_eject", "upstream_rq_pending_overflow", "upstream_rq_retry"),
+    # For people who look into a gateway.
+    *("membership_total", "membership_healthy", "upstream_cx_connect_fail"),
+)
+_ROUTE_STATS: Final = ("downstream_rq_total", "downstream_rq_active", "downstream_cx_active")
+_OWN_STATS: Final = (
+    *("cluster_manager.warming_clusters", "cluster_manager.active_clusters"),
+    *("listener_manager.total_listeners_warming", "listener_manager.total_listeners_active"),
+    *("listener_manager.total_listeners_draining", "listener_manager.listener_create_failure"),
+)
+_UPDATE_STATS: Final = ("version_text", "update_rejected", "update_attempt", "update_success", "update_failure")
+_SUBSCRIPTIONS: Final = ("cluster_manager.cds", "listener_manager.lds")
+_ROUTES_SUBSCRIPTION: Final = f".rds.{naming.ROUTE_CONFIGURATION}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapOptions:
+    """Where things are on this machine; the defaults are those of a gateway pod."""
+
+    gateway: str
+    """Name of the pod."""
+    dynamic_folder: Path = Path(gateway_pod.CONFIG_FOLDER, gateway_pod.DYNAMIC_FOLDER)
+    admin_port: int = gateway_pod.ADMIN_PORT
+    hold_port: int = gateway_pod.HOLD_PORT
+
+
+def arguments(bootstrap_file: Path) -> tuple[str, ...]:
+    """Envoy's command line.
+
+    Without hot restart, because nothing here would be handed over. A listener that leaves says so with every answer at
+    once, and not to ever more clients as time goes by.
+    """
+    return (
+        *("-c", str(bootstrap_file), "--disable-hot-restart", "--log-level", "warning"),
+        *("--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"),
+    )
+
+
+def config_source(folder: Path, file: str) -> dict[str, Any]:
+    """A file of resources that Envoy follows; without `watched_directory` it would never see an update."""
+    path = folder / file
+    return {
+        "path_config_source": {"path": str(path), "watched_directory": {"path": str(path.parent)}},
+        "resource_api_version": "V3",
+    }
+
+
+def loopback(port: int) -> dict[str, Any]:
+    """An address that nobody outside of the pod reaches."""
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def render_bootstrap(options: BootstrapOptions) -> str:
+    """The bootstrap file."""
+    monitor = "envoy.resource_monitors.global_downstream_max_connections"
+    limit = {
+        "@type": TYPE_PREFIX
+        + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": CONNECTIONS_MOST,
+    }
+    bootstrap = {
+        "node": {"id": options.gateway, "cluster": "conch"},
+        # The sidecar must get through when clients have taken every connection.
+        "admin": {"address": loopback(options.admin_port), "ignore_global_conn_limit": True},
+        # Histograms move only with a flush; the operator asks every second.
+        "stats_flush_interval": "1s",
+        "stats_config": _stats_config(),
+        "static_resources": {"clusters": [_hold_cluster(options.hold_port)]},
+        "dynamic_resources": {
+            "lds_config": config_source(options.dynamic_folder, LISTENERS_FILE),
+            "cds_config": config_source(options.dynamic_folder, CLUSTERS_FILE),
+        },
+        "overload_manager": {"resource_monitors": [{"name": monitor, "typed_config": limit}]},
+    }
+    return json.dumps(bootstrap, indent=1) + "\n"
+
+
+def _stats_config() -> dict[str, Any]:
+    """Only what the sidecar reads: with everything, 2,000 clusters make a page of 45 MB."""
+    exact = (*_OWN_STATS, *(f"{each}.{stat}" for each in _SUBSCRIPTIONS for stat in _UPDATE_STATS))
+    suffixes = (
+        *(f".{stat}" for stat in _CLUSTER_STATS),
+        *(f"{_ROUTES_SUBSCRIPTION}.{stat}" for stat in _UPDATE_STATS),
+    )
+    patterns = [
+        *({"exact": stat} for stat in exact),
+        *({"suffix": suffix} for suffix in suffixes),
+        # Anchored, for each listener repeats them under its address.
+        {"safe_regex": {"regex": rf"http\.[^.]+\.[^.]+\.({'|'.join(_ROUTE_STATS)})"}},
+        {"prefix": f"{failure_counters.STAT_PREFIX}."},
+    ]
+    buckets = {"match": {"suffix": ".upstream_rq_time"}, "buckets": list(LATENCY_BOUNDS_MILLISECONDS)}
+    return {
+        "stats_matcher": {"inclusion_list": {"patterns": patterns}},
+        "histogram_bucket_settings": [buckets],
+    }
+
+
+def _hold_cluster(port: int) -> dict[str, Any]:
+    """The sidecar; each held request is one here, and the sidecar itself bounds them."""
+    no_limit = {
+        "max_connections": UNLIMITED,
+        "max_pending_requests": UNLIMITED,
+        "max_requests": UNLIMITED,
+        "max_retries": UNLIMITED,
+    }
+    endpoint = {"endpoint": {"address": loopback(port)}}
+    return {
+        "name": naming.HOLD,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [no_limit]},
+        "load_assignment": {"cluster_name": naming.HOLD, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }

@@ -1,0 +1,27 @@
+"""How the sidecar's refusals reach clients as 503.
+
+Envoy takes a 5xx of whom it asks (ext_authz) for a fault of the asked one, and answers with `status_on_error` and
+nothing of what was said: no words, no Retry-After (tried on 1.40). So the sidecar says UNAVAILABLE_STATUS, and Envoy
+makes 503 of it. Over gRPC nothing needs to be made: there the sidecar's own `grpc-status` counts.
+
+`listener.py` puts `refusal_mapper()` behind all its other mappers of local replies, also behind the one for gRPC.
+"""
+
+from typing import Any, Final
+
+UNAVAILABLE_STATUS: Final = 424
+"""Between sidecar and Envoy only; no other local reply has it."""
+
+
+def refusal_mapper() -> dict[str, Any]:
+    """A mapper of `local_reply_config`."""
+    status = {"comparison": {"op": "EQ", "value": {"default_value": UNAVAILABLE_STATUS, "runtime_key": "conch.unused"}}}
+    return {
+        "filter": {
+            "and_filter": {
+                "filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, {"status_code_filter": status}],
+            }
+        },
+        "status_code": 503,
+        "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
+    }

@@ -1,0 +1,250 @@
+"""The listener of one object.
+
+It depends on the object's identity and port and on what the installation chose, and on nothing that ever changes:
+Envoy disconnects the clients of a listener that changes.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from conch.api import gateway_pod
+from conch.api.gateway import HOLD_SECONDS_MOST
+from conch.gateway.envoy import naming
+from conch.gateway.envoy.bootstrap import ROUTES_FILE, TYPE_PREFIX, config_source
+from conch.gateway.envoy.failure_counters import failure_loggers
+from conch.gateway.envoy.hold_refusals import refusal_mapper
+
+HEADER_KIB_DEFAULT: Final = 60
+IDLE_SECONDS: Final = HOLD_SECONDS_MOST + 600
+"""A stream on which nothing moves ends after this; a request that is held is such a stream."""
+RETRY_AFTER_SECONDS: Final = 1
+
+_FILTERS: Final = TYPE_PREFIX + "envoy.extensions.filters."
+_NOBODY: Final = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+_TOO_MANY: Final = "too many requests are in flight for this model; try again later"
+_NO_SERVER: Final = "no server of this model is ready; try again later"
+_RESOURCE_EXHAUSTED: Final = "8"
+_DEADLINE_EXCEEDED: Final = "4"
+
+
+class AccessLog(StrEnum):
+    """Whether requests are logged."""
+
+    OFF = "off"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerOptions:
+    """What is the same for all listeners of an installation."""
+
+    dynamic_folder: Path = Path(gateway_pod.CONFIG_FOLDER, gateway_pod.DYNAMIC_FOLDER)
+    bind_address: str = "0.0.0.0"  # noqa: S104 - clients come from the whole cluster
+    access_log: AccessLog = AccessLog.OFF
+    header_kib_most: int = HEADER_KIB_DEFAULT
+    """All headers of a request together; beyond it clients get 431."""
+
+
+def listener(*, route: str, port: int, options: ListenerOptions) -> dict[str, Any]:
+    """The listener of the object that gateways know as `route`."""
+    manager = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": _connection_manager(route, options),
+    }
+    return {
+        "@type": TYPE_PREFIX + "envoy.config.listener.v3.Listener",
+        "name": route,
+        "address": {"socket_address": {"address": options.bind_address, "port_value": port}},
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def _connection_manager(route: str, options: ListenerOptions) -> dict[str, Any]:
+    return {
+        "@type": _FILTERS + "network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": route,
+        # HTTP/1.1 and HTTP/2 without TLS on one port, told apart by the first bytes.
+        "codec_type": "AUTO",
+        "use_remote_address": True,
+        # With nobody internal, clients' own x-envoy-* headers are taken off; an empty list would be ignored.
+        "internal_address_config": {"cidr_ranges": [_NOBODY]},
+        "early_header_mutation_extensions": [_own_headers(route)],
+        "rds": {
+            "route_config_name": naming.ROUTE_CONFIGURATION,
+            "config_source": config_source(options.dynamic_folder, ROUTES_FILE),
+        },
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": True,
+        # Names of models and versions are Triton's to read.
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "max_request_headers_kb": options.header_kib_most,
+        "request_headers_timeout": "30s",
+        "stream_idle_timeout": f"{IDLE_SECONDS}s",
+        "local_reply_config": _local_replies(),
+        "access_log": [*failure_loggers(), *_access_log(route, options.access_log)],
+        "http_filters": [_hold_filter(), _router()],
+    }
+
+
+def _own_headers(route: str) -> dict[str, Any]:
+    """Before anything else looks at the request: whatever a client says, this listener's object is what it gets."""
+    name = "envoy.http.early_header_mutation.header_mutation"
+    set_route = {
+        "append": {
+            "header": {"key": naming.ROUTE_HEADER, "value": route},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
+    return {
+        "name": name,
+        "typed_config": {
+            "@type": TYPE_PREFIX + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [set_route, {"remove": naming.CLUSTER_HEADER}],
+        },
+    }
+
+
+def _hold_filter() -> dict[str, Any]:
+    """Asks the sidecar whether a request may go on; off for objects with ready servers (see routes.py)."""
+    return {
+        "name": naming.HOLD,
+        "typed_config": {
+            "@type": _FILTERS + "http.ext_authz.v3.ExtAuthz",
+            "status_on_error": {"code": "ServiceUnavailable"},
+            # The permission names a cluster, and the route is chosen again by that.
+            "clear_route_cache": True,
+            "allowed_headers": {"patterns": _exactly(naming.ROUTE_HEADER, "content-type")},
+            "disallowed_headers": {"patterns": _exactly("authorization")},
+            "http_service": {
+                "server_uri": {
+                    "uri": f"http://{naming.HOLD}",
+                    "cluster": naming.HOLD,
+                    # The sidecar knows the object's own deadline.
+                    "timeout": f"{HOLD_SECONDS_MOST + 60}s",
+                },
+                "path_prefix": f"/{naming.HOLD}",
+                "authorization_response": {
+                    "allowed_upstream_headers": {"patterns": _exactly(naming.CLUSTER_HEADER)},
+                    "allowed_client_headers": {
+                        "patterns": _exactly("retry-after", "grpc-status", "grpc-message", "content-type")
+                    },
+                },
+            },
+        },
+    }
+
+
+def _router() -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": _FILTERS + "http.router.v3.Router", "suppress_envoy_headers": True},
+    }
+
+
+def _exactly(*texts: str) -> list[dict[str, str]]:
+    return [{"exact": text} for text in texts]
+
+
+_IS_GRPC: Final = {
+    "header_filter": {
+        "header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}},
+    }
+}
+
+
+def _flag(*flags: str) -> dict[str, Any]:
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _local_replies() -> dict[str, Any]:
+    """What Envoy itself answers, in the shape of Triton's own errors. The first mapper that fits is used.
+
+    A request that lost its connection may bear the flag of an overflow as well, when the budget of retries was used up;
+    it was not refused for want of room, so it comes before.
+    """
+    plain = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
+    json_error = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}
+
+    def pair(
+        filter_: dict[str, Any],
+        *,
+        body: str | None = None,
+        status_code: int | None = None,
+        grpc_status: str | None = None,
+        retry: bool = False,
+    ) -> list[dict[str, Any]]:
+        common: dict[str, Any] = {} if body is None else {"body": {"inline_string": body}}
+        headers = [_header("retry-after", str(RETRY_AFTER_SECONDS))] if retry else []
+        grpc_headers = [*headers, *([_header("grpc-status", grpc_status)] if grpc_status else [])]
+        with_code = {} if status_code is None else {"status_code": status_code}
+        return [
+            {
+                "filter": {"and_filter": {"filters": [filter_, _IS_GRPC]}},
+                "headers_to_add": grpc_headers,
+                "body_format_override": plain,
+                **common,
+            },
+            {"filter": filter_, "headers_to_add": headers, "body_format_override": json_error, **common, **with_code},
+        ]
+
+    return {
+        "mappers": [
+            *pair(_flag("UF", "UC", "UR", "LR")),
+            *pair(_flag("UO"), body=_TOO_MANY, status_code=429, grpc_status=_RESOURCE_EXHAUSTED, retry=True),
+            *pair(_flag("UH"), body=_NO_SERVER, retry=True),
+            *pair(_flag("UT", "DT"), grpc_status=_DEADLINE_EXCEEDED),
+            {"filter": _IS_GRPC, "body_format_override": plain},
+            refusal_mapper(),
+        ],
+        "body_format": json_error,
+    }
+
+
+def _header(key: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _access_log(route: str, wanted: AccessLog) -> list[dict[str, Any]]:
+    """One line of JSON per request on stdout, without what may be secret: queries, credentials, bodies."""
+    if wanted is AccessLog.OFF:
+        return []
+    line = {
+        "time": "%START_TIME%",
+        "route": route,
+        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "protocol": "%PROTOCOL%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%PATH(NQ)%",
+        "status": "%RESPONSE_CODE%",
+        "grpc_status": "%GRPC_STATUS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "duration_ms": "%DURATION%",
+        "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%",
+        "cluster": "%UPSTREAM_CLUSTER_RAW%",
+        "server": "%UPSTREAM_HOST%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "traceparent": "%REQ(TRACEPARENT)%",
+    }
+    return [
+        {
+            "name": "envoy.access_loggers.stdout",
+            "typed_config": {
+                "@type": TYPE_PREFIX + "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+                "log_format": {"json_format": line},
+            },
+        }
+    ]
+
+
+def to_json(resource: dict[str, Any]) -> str:
+    """The one text of a resource: equal resources are equal texts."""
+    return json.dumps(resource, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,214 @@
+"""The sidecar's life: Envoy's bootstrap first, because Envoy waits for it; then everything else until SIGTERM."""
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Any, Final
+
+import aiohttp
+import structlog
+
+from conch.api.gateway_report import GatewayReport
+from conch.gateway import hold_server, report_server
+from conch.gateway.envoy.admin import EnvoyAdmin
+from conch.gateway.envoy.bootstrap import BootstrapOptions, render_bootstrap
+from conch.gateway.envoy.cluster import ServerPorts
+from conch.gateway.envoy.delivery import FileDelivery
+from conch.gateway.envoy.files import ResourceFiles
+from conch.gateway.envoy.listener import AccessLog, ListenerOptions
+from conch.gateway.envoy.render import Renderer, RenderOptions
+from conch.gateway.epoch import Epoch
+from conch.gateway.hold import Hold
+from conch.gateway.leaving import Leaving, LeavingTimes
+from conch.gateway.report_server import Told
+from conch.gateway.routed import ObjectKey
+from conch.gateway.settings import GatewaySettings
+from conch.gateway.sync import Synchroniser
+from conch.gateway.traffic import TrafficReader, make_report
+from conch.gateway.wakes import Wakes
+from conch.gateway.watch import Watch
+from conch.kube import resources
+from conch.kube.client import KubeClient
+from conch.kube.errors import ApiError, ApiUnavailableError
+
+_POD_SECONDS: Final = 20.0
+"""How long the API server may take to say whether this pod is being deleted."""
+_POD_RETRY_SECONDS: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """One sidecar with all its parts."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        client: KubeClient,
+        session: aiohttp.ClientSession,
+        *,
+        ports: ServerPorts | None = None,
+    ) -> None:
+        """`session` is for Envoy's administration; `ports` are where servers listen."""
+        self._settings = settings
+        self._client = client
+        self._files = ResourceFiles(settings.dynamic_folder)
+        self._admin = EnvoyAdmin(session, settings.admin_port)
+        self._epoch = Epoch(self._admin, settings.config_folder / "epoch", clock=time.time)
+        self._traffic = TrafficReader(self._admin, clock=time.monotonic)
+        self._watch = Watch(client, own_address=settings.address, on_change=self._watch_changed)
+        self._is_listed_once = False
+        listener = ListenerOptions(
+            dynamic_folder=settings.dynamic_folder,
+            bind_address=settings.bind_address,
+            access_log=AccessLog.JSON if settings.access_log else AccessLog.OFF,
+            header_kib_most=settings.header_kib_most,
+        )
+        self._sync = Synchroniser(
+            Renderer(RenderOptions(listener=listener, ports=ports or ServerPorts())),
+            FileDelivery(self._files, self._admin, run=uuid.uuid4().hex[:12], clock=time.monotonic),
+            clock=time.monotonic,
+            on_change=self._route_changed,
+        )
+        self._hold = Hold(
+            snapshot=self._watch.snapshot,
+            routes=self._sync,
+            unfinished=self._unfinished,
+            clock=time.monotonic,
+            on_held=lambda: self._wakes.changed(),
+        )
+        self._wakes = Wakes(self._hold.held, clock=time.monotonic)
+        self._leaving = Leaving(
+            self._admin,
+            is_deleted=self._is_deleted,
+            listed=lambda: self._watch.listed,
+            times=LeavingTimes(
+                unlisted_seconds=settings.unlisted_seconds,
+                drain_seconds=settings.drain_seconds,
+                idle_seconds=settings.idle_seconds,
+            ),
+            clock=time.monotonic,
+        )
+
+    def prepare(self) -> None:
+        """Write what Envoy needs to start. What an earlier life of this sidecar has routed stays."""
+        options = BootstrapOptions(
+            gateway=self._settings.pod,
+            dynamic_folder=self._settings.dynamic_folder,
+            admin_port=self._settings.admin_port,
+            hold_port=self._settings.hold_port,
+        )
+        self._files.prepare()
+        fresh = self._settings.bootstrap_file.with_suffix(".new")
+        fresh.write_text(render_bootstrap(options))
+        fresh.rename(self._settings.bootstrap_file)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; raises what ended a part, since a part that is missing is a gateway that lies."""
+        async with self._servers():
+            parts: list[Coroutine[Any, Any, object]] = [
+                *(self._watch.run(), self._first_snapshot(), self._sync.run(), self._hold.run()),
+            ]
+            tasks = [asyncio.ensure_future(part) for part in parts]
+            stopped = asyncio.ensure_future(stop.wait())
+            try:
+                pending = {stopped, *tasks}
+                while stopped in pending:
+                    done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done - {stopped}:
+                        task.result()
+            finally:
+                for task in (*tasks, stopped):
+                    task.cancel()
+                await asyncio.gather(*tasks, stopped, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _servers(self) -> AsyncIterator[None]:
+        told = Told(
+            token_file=self._settings.token_file,
+            report=self.report,
+            not_ready=self._not_ready,
+            wakes=self._wakes,
+            leaving=self._leaving,
+        )
+        report = await report_server.serve(told, host=self._settings.bind_address, port=self._settings.report_port)
+        try:
+            hold = await hold_server.serve(self._hold, self._settings.hold_port)
+            try:
+                yield
+            finally:
+                await hold.cleanup()
+        finally:
+            await report.cleanup()
+
+    async def _first_snapshot(self) -> None:
+        """Nothing is routed before everything is known: half of it would take the other half's listeners down."""
+        await self._watch.synced()
+        self._is_listed_once = True
+        self._watch_changed()
+
+    def _watch_changed(self) -> None:
+        if self._is_listed_once:
+            self._sync.want(self._watch.snapshot())
+            self._hold.changed()
+
+    def _route_changed(self, _key: ObjectKey) -> None:
+        self._hold.changed()
+
+    async def _unfinished(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, int]:
+        objects = self._watch.snapshot().objects
+        return await self._traffic.unfinished(objects[key] for key in keys if key in objects)
+
+    async def report(self) -> GatewayReport:
+        """What the operator is told; raises EnvoyAwayError."""
+        return make_report(
+            gateway=self._settings.pod,
+            epoch=await self._epoch.now(),
+            version=version("conch"),
+            leaving=self._leaving.has_begun,
+            counts=await self._traffic.counts(),
+            snapshot=self._watch.snapshot(),
+            state=self._sync.state,
+            hold=self._hold,
+        )
+
+    async def _not_ready(self) -> str:
+        if self._leaving.has_begun:
+            return "this gateway is leaving"
+        if not self._sync.synced.is_set():
+            return "Envoy has not acknowledged what is to be routed yet"
+        return "" if await self._admin.is_ready() else "Envoy is not live"
+
+    async def _is_deleted(self) -> bool:
+        """Whether the API server says that this pod is being deleted; no if it does not answer in time."""
+        end = time.monotonic() + _POD_SECONDS
+        while time.monotonic() < end:
+            try:
+                pod = await self._client.get_metadata(resources.PODS, self._settings.namespace, self._settings.pod)
+                return "deletionTimestamp" in pod["metadata"]
+            except (ApiError, ApiUnavailableError) as error:
+                _log.warning("not known whether this pod is being deleted", error=str(error))
+            await asyncio.sleep(_POD_RETRY_SECONDS)
+        return False
+
+
+async def run(settings: GatewaySettings, *, ports: ServerPorts | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; raises only what a restart of the container may cure."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A thread that is not the main one (tests) may not handle signals.
+        with suppress(ValueError, RuntimeError):
+            loop.add_signal_handler(number, stop.set)
+    client = await KubeClient.connect()
+    try:
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            gateway = Gateway(settings, client, session, ports=ports)
+            gateway.prepare()
+            await gateway.run(stop)
+    finally:
+        await client.close()

@@ -1,0 +1,254 @@
+"""From Envoy's statistics to what the operator is told of the traffic.
+
+What is counted, and by which of Envoy's numbers (tried on Envoy 1.40):
+
+* An object's arrivals: `downstream_rq_total` of its listener, whatever became of the requests. In flight:
+  `downstream_rq_active`, those that are held included.
+* A workload's arrivals: a request is one however often it is tried. Envoy counts attempts: those that got a connection
+  (`upstream_rq_total`) and those that did not (`upstream_rq_pending_failure_eject`); each but the first is an
+  `upstream_rq_retry`. Requests for which there was no server at all were never sent, and are not in it.
+* Failures: see `envoy/failure_counters.py`; only what a client was answered counts, not what a retry mended. `server`
+  are the bad answers that came from a server.
+* Latency: `upstream_rq_time`, from the whole request to the whole answer, of requests that a server answered; what it
+  took to wait for a server is not in it. It moves once a second (`stats_flush_interval`).
+* Refused: by the hold, and by `maxInFlight` (`upstream_rq_pending_overflow`).
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from conch.api.gateway_report import (
+    LATENCY_BOUNDS_MILLISECONDS,
+    FailureClass,
+    GatewayReport,
+    ObjectTraffic,
+    WorkloadTraffic,
+)
+from conch.gateway.envoy import failure_counters
+from conch.gateway.envoy.admin import EnvoyAdmin, Histogram
+from conch.gateway.envoy.failure_counters import FailureCounter, parse_failure_stat
+from conch.gateway.envoy.naming import ClusterId, parse_cluster_stat, parse_route_stat
+from conch.gateway.envoy.naming import Protocol as Spoken
+from conch.gateway.routed import ObjectKey, RoutedObject, Snapshot
+from conch.gateway.sync import RouteState
+
+REREAD_SECONDS: Final = 0.5
+"""Whoever asks sooner gets what was read for the one before."""
+
+_ACTIVE: Final = ("upstream_rq_active", "upstream_rq_pending_active")
+_ATTEMPTS: Final = ("upstream_rq_total", "upstream_rq_pending_failure_eject")
+_RETRIES: Final = "upstream_rq_retry"
+_OVERFLOW: Final = "upstream_rq_pending_overflow"
+_CLUSTER_STATS: Final = (*_ACTIVE, *_ATTEMPTS, _RETRIES, _OVERFLOW)
+_CLUSTER: Final = r"^cluster\..+/(http|grpc)\."
+STATS: Final = "|".join(
+    (
+        rf"{_CLUSTER}({'|'.join(_CLUSTER_STATS)})$",
+        r"^http\.[^.]+\.[^.]+\.downstream_rq_(total|active)$",
+        failure_counters.STATS,
+    )
+)
+HISTOGRAMS: Final = rf"{_CLUSTER}upstream_rq_time$"
+
+WorkloadKey = tuple[str, str]
+"""(namespace, workload)"""
+
+
+@dataclass(slots=True)
+class WorkloadCounts:
+    """What Envoy counts for a workload, both protocols together."""
+
+    active: int = 0
+    attempts: int = 0
+    retries: int = 0
+    overflow: int = 0
+    counted: int = 0
+    """How many requests were told of before."""
+    failures: dict[FailureCounter, int] = field(default_factory=dict)
+    latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MILLISECONDS) + 1))
+
+    @property
+    def requests(self) -> int:
+        """Each once. While a retry is due, a request is missing in Envoy's numbers; what was told stays."""
+        return max(self.counted, self.attempts - self.retries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What Envoy counts, at one moment."""
+
+    arrivals: Mapping[ObjectKey, int] = field(default_factory=dict)
+    in_flight: Mapping[ObjectKey, int] = field(default_factory=dict)
+    workloads: Mapping[WorkloadKey, WorkloadCounts] = field(default_factory=dict)
+
+
+def count(stats: Mapping[str, int | str], histograms: Mapping[str, Histogram]) -> Counts:
+    """From the statistics' names and values."""
+    arrivals: dict[ObjectKey, int] = {}
+    in_flight: dict[ObjectKey, int] = {}
+    workloads: dict[WorkloadKey, WorkloadCounts] = {}
+    for name, told in stats.items():
+        value = int(told)
+        if failure := parse_failure_stat(name):
+            cluster, counter = failure
+            failures = _workload(workloads, cluster).failures
+            failures[counter] = failures.get(counter, 0) + value
+        elif of_cluster := parse_cluster_stat(name):
+            _add(_workload(workloads, of_cluster[0]), of_cluster[1], value)
+        elif of_route := parse_route_stat(name):
+            key, stat = of_route
+            (arrivals if stat == "downstream_rq_total" else in_flight)[key] = value
+    for name, histogram in histograms.items():
+        if of_cluster := parse_cluster_stat(name):
+            latency = _workload(workloads, of_cluster[0]).latency
+            for bucket, number in enumerate(buckets(histogram)):
+                latency[bucket] += number
+    return Counts(arrivals=arrivals, in_flight=in_flight, workloads=workloads)
+
+
+def _workload(workloads: dict[WorkloadKey, WorkloadCounts], cluster: ClusterId) -> WorkloadCounts:
+    return workloads.setdefault((cluster.namespace, cluster.workload), WorkloadCounts())
+
+
+def _add(counts: WorkloadCounts, stat: str, value: int) -> None:
+    if stat in _ACTIVE:
+        counts.active += value
+    elif stat in _ATTEMPTS:
+        counts.attempts += value
+    elif stat == _RETRIES:
+        counts.retries += value
+    elif stat == _OVERFLOW:
+        counts.overflow += value
+
+
+def buckets(histogram: Histogram) -> Sequence[int]:
+    """One number per bucket of LATENCY_BOUNDS_MILLISECONDS, and one beyond; Envoy is told to keep just these."""
+    numbers = [0] * (len(LATENCY_BOUNDS_MILLISECONDS) + 1)
+    place = {float(bound): index for index, bound in enumerate(LATENCY_BOUNDS_MILLISECONDS)}
+    for bound, number in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+        numbers[place.get(bound, -1)] += number
+    return numbers
+
+
+class Held(Protocol):
+    """What the hold says."""
+
+    def held(self) -> Mapping[ObjectKey, int]:
+        """Requests that wait now."""
+
+    def refused(self, key: ObjectKey) -> int:
+        """Requests that were refused."""
+
+
+def object_traffic(
+    object_: RoutedObject, counts: Counts, *, state: RouteState, held: int, refused: int
+) -> ObjectTraffic:
+    """What is told of one object."""
+    keys = {share.workload: (object_.namespace, share.workload) for share in object_.shares}
+    known = {workload: counts.workloads.get(key, WorkloadCounts()) for workload, key in keys.items()}
+    return ObjectTraffic(
+        generation=state.generation,
+        waits_for=state.waits_for[:2048],
+        rejected=state.rejected,
+        endpoints=state.endpoints,
+        arrivals=counts.arrivals.get(object_.key, 0),
+        in_flight=counts.in_flight.get(object_.key, 0),
+        held=held,
+        refused=refused + sum(each.overflow for each in known.values()),
+        workloads={workload: _workload_traffic(each) for workload, each in known.items()},
+    )
+
+
+def _workload_traffic(counts: WorkloadCounts) -> WorkloadTraffic:
+    told = counts.failures
+    of_servers = told.get(FailureCounter.BAD, 0) - told.get(FailureCounter.BAD_OF_ENVOY, 0)
+    failures = {
+        FailureClass.SERVER: max(0, of_servers),
+        FailureClass.TIMEOUT: told.get(FailureCounter.TIMEOUT, 0),
+        FailureClass.CONNECTION: told.get(FailureCounter.CONNECTION, 0),
+        FailureClass.UNAVAILABLE: told.get(FailureCounter.UNAVAILABLE, 0),
+    }
+    return WorkloadTraffic(
+        in_flight=counts.active,
+        arrivals=counts.requests,
+        failures={class_: number for class_, number in failures.items() if number},
+        latency=tuple(counts.latency),
+    )
+
+
+class TrafficReader:
+    """Reads Envoy's statistics, at most once per REREAD_SECONDS. Raises EnvoyAwayError."""
+
+    def __init__(self, admin: EnvoyAdmin, *, clock: Callable[[], float]) -> None:
+        self._admin = admin
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._read: tuple[float, Counts] | None = None
+
+    async def counts(self) -> Counts:
+        """What Envoy counts now, or has a moment ago."""
+        async with self._lock:
+            if self._read is None or self._clock() - self._read[0] >= REREAD_SECONDS:
+                started = self._clock()
+                counts = count(await self._admin.stats(STATS), await self._admin.histograms(HISTOGRAMS))
+                self._read = started, self._never_back(counts)
+            return self._read[1]
+
+    def _never_back(self, counts: Counts) -> Counts:
+        before = self._read[1].workloads if self._read else {}
+        for key, now in counts.workloads.items():
+            was = before.get(key)
+            # Fewer attempts: it is another Envoy, or the cluster was made anew.
+            if was is not None and was.attempts <= now.attempts:
+                now.counted = was.requests
+        return counts
+
+    async def unfinished(self, objects: Iterable[RoutedObject]) -> Mapping[ObjectKey, int]:
+        """Requests of these objects that are with servers at this very moment; for the hold, so never from memory."""
+        objects = tuple(objects)
+        clusters = {
+            str(ClusterId(namespace=each.namespace, workload=share.workload, protocol=protocol))
+            for each in objects
+            for share in each.shares
+            for protocol in Spoken
+        }
+        # The names are DNS labels and slashes: nothing in them has a meaning in a regular expression.
+        pattern = rf"^cluster\.({'|'.join(sorted(clusters))})\.({'|'.join(_ACTIVE)})$"
+        counts = count(await self._admin.stats(pattern), {})
+        return {
+            each.key: sum(
+                counts.workloads[(each.namespace, share.workload)].active
+                for share in each.shares
+                if (each.namespace, share.workload) in counts.workloads
+            )
+            for each in objects
+        }
+
+
+def make_report(
+    *,
+    gateway: str,
+    epoch: str,
+    version: str,
+    leaving: bool,
+    snapshot: Snapshot,
+    counts: Counts,
+    state: Callable[[ObjectKey], RouteState],
+    hold: Held,
+) -> GatewayReport:
+    """Everything that the operator is told."""
+    held = hold.held()
+    return GatewayReport(
+        gateway=gateway,
+        epoch=epoch,
+        version=version,
+        leaving=leaving,
+        objects={
+            "/".join(key): object_traffic(
+                object_, counts, state=state(key), held=held.get(key, 0), refused=hold.refused(key)
+            )
+            for key, object_ in snapshot.objects.items()
+        },
+    )
