@@ -1,5 +1,6 @@
 """The agent's HTTP server and its reports."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ REPORT = AgentReport(phase=AgentPhase.READY, revision="r1")
 PIN = Pin(digest=f"sha256:{'a' * 64}", resolved="etag 1")
 
 
+async def at_once() -> str:
+    return "nothing is open"
+
+
 def refuse(pin: Pin) -> None:
     raise AssertionError(f"took {pin}")
 
@@ -37,7 +42,7 @@ def refuse(pin: Pin) -> None:
 async def test_a_pin_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, order: PinOrder, status: int) -> None:
     taken: list[Pin] = []
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT, taken.append))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, taken.append, at_once))) as client:
         response = await client.put("/pin", data=order.model_dump_json(by_alias=True))
         assert response.status == status
         assert (await client.put("/pin", data=b"nonsense")).status == 400
@@ -59,7 +64,7 @@ async def test_a_pin_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, or
 )
 async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, status: int) -> None:
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse, at_once))) as client:
         response = await client.get("/status", headers={} if header is None else {"Authorization": header})
         assert response.status == status
         if status == 200:
@@ -68,7 +73,7 @@ async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, 
 
 async def test_healthz_waits_for_the_repository(tmp_path: Path) -> None:
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse, at_once))) as client:
         assert (await client.get("/healthz")).status == 503
         (tmp_path / "repository").mkdir()
         assert (await client.get("/healthz")).status == 200
@@ -111,3 +116,19 @@ def test_progress_is_told() -> None:
     assert (report.phase, report.fetched_bytes, report.total_bytes, report.files) == (AgentPhase.FETCHING, 5, 10, 2)
     report = make_report(step=Idle(phase=AgentPhase.STARTING), wanted=None, failure=None, record=None, fetched=NOTHING)
     assert (report.phase, report.revision, report.total_bytes) == (AgentPhase.STARTING, "", None)
+
+
+async def test_who_asks_to_leave_is_answered_when_that_is_safe(tmp_path: Path) -> None:
+    safe = asyncio.Event()
+
+    async def leave() -> str:
+        await safe.wait()
+        return "nothing is open"
+
+    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse, leave))) as client:
+        waits = asyncio.ensure_future(client.get("/leave"))
+        assert (await client.get("/healthz")).status == 503, "others are answered meanwhile"
+        assert not waits.done()
+        safe.set()
+        assert await (await waits).text() == "nothing is open\n"

@@ -12,14 +12,17 @@ from dataclasses import replace
 from aiohttp.abc import AbstractResolver
 
 from conch.agent.assignment_file import AssignmentFile
+from conch.agent.connections import open_connections
 from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step
 from conch.agent.errors import StepError
 from conch.agent.fetcher import REFETCH_BYTES_MOST
+from conch.agent.leaving import Leaving, LeavingTimes
 from conch.agent.reporting import FetchMeter, agent_log, make_report, phase_of
 from conch.agent.server import serve
 from conch.agent.settings import AgentSettings
 from conch.agent.steps import Steps
 from conch.agent.volume import Volume
+from conch.api import pod
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin
 from conch.api.reasons import Reason
 from conch.store import Progress, in_thread, without_query
@@ -40,7 +43,15 @@ async def run(settings: AgentSettings, *, resolver: AbstractResolver | None = No
     with _signals(loop, stop):
         async with TritonClient(settings.triton_address, settings.admin_key) as triton:
             agent = Agent(settings, volume, triton, resolver)
-            runner = await serve(settings, agent.report, agent.take_pin)
+            leaving = Leaving(
+                connections=lambda: open_connections((pod.HTTP_PORT, pod.GRPC_PORT)),
+                is_live=triton.live,
+                times=LeavingTimes(
+                    propagation_seconds=settings.propagation_seconds, drain_seconds=settings.drain_seconds
+                ),
+                clock=time.monotonic,
+            )
+            runner = await serve(settings, agent.report, agent.take_pin, leaving.wait)
             try:
                 await in_thread(lambda _checkpoint: volume.prepare())
                 work = asyncio.ensure_future(agent.work())

@@ -1,20 +1,26 @@
-"""The agent's HTTP server: its report for the operator, and the probe that lets Triton start."""
+"""The agent's HTTP server: its report for the operator, the probe that lets Triton start, and when it may end."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from conch.agent.settings import AgentSettings
-from conch.api import names
+from conch.api import names, pod
 from conch.api.assignment import AgentReport, Pin, PinOrder
 
 
 def make_application(
-    settings: AgentSettings, report: Callable[[], AgentReport], take_pin: Callable[[Pin], None]
+    settings: AgentSettings,
+    report: Callable[[], AgentReport],
+    take_pin: Callable[[Pin], None],
+    leave: Callable[[], Awaitable[str]],
 ) -> web.Application:
-    """`GET /status` (with the key derived from the admin key), `PUT /pin` (with its code) and `GET /healthz` (open)."""
+    """`GET /status` (with the key derived from the admin key), `PUT /pin` (with its code); open: `/healthz`, `/leave`.
+
+    `/leave` changes nothing: whoever asks waits until nobody uses the pod, and so do the kubelet's preStop hooks.
+    """
     expected = f"Bearer {names.status_key(settings.admin_key)}".encode()
 
     async def status(request: web.Request) -> web.Response:
@@ -41,16 +47,31 @@ def make_application(
             return web.Response(text="ok\n")
         return web.Response(status=503, text="the model repository is not there yet\n")
 
+    async def leaving(_request: web.Request) -> web.Response:
+        return web.Response(text=f"{await leave()}\n")
+
     application = web.Application(client_max_size=4096)
-    application.add_routes([web.get("/status", status), web.put("/pin", pin), web.get("/healthz", healthz)])
+    application.add_routes(
+        [
+            web.get("/status", status),
+            web.put("/pin", pin),
+            web.get("/healthz", healthz),
+            web.get(pod.LEAVE_PATH, leaving),
+        ]
+    )
     return application
 
 
 async def serve(
-    settings: AgentSettings, report: Callable[[], AgentReport], take_pin: Callable[[Pin], None]
+    settings: AgentSettings,
+    report: Callable[[], AgentReport],
+    take_pin: Callable[[Pin], None],
+    leave: Callable[[], Awaitable[str]],
 ) -> web.AppRunner:
     """Start to listen; the caller cleans the runner up."""
-    runner = web.AppRunner(make_application(settings, report, take_pin), access_log=None, shutdown_timeout=0.2)
+    application = make_application(settings, report, take_pin, leave)
+    # Who has gone away while waiting to leave is not waited for.
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port).start()
     return runner

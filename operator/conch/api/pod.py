@@ -22,6 +22,11 @@ CREDENTIALS_FOLDER: Final = "/etc/conch/source-credentials"
 MODEL_BYTES_ENV: Final = "CONCH_MODEL_BYTES_MOST"
 """Size of the model's volume: beyond it the kubelet evicts the pod, so the agent refuses to fill it."""
 
+LEAVE_PATH: Final = "/leave"
+"""Of the agent: the kubelet asks it before it ends Triton, and the answer comes when nobody uses the pod any more."""
+PROPAGATION_ENV: Final = "CONCH_ENDPOINT_PROPAGATION_SECONDS"
+DRAIN_ENV: Final = "CONCH_DRAIN_TIMEOUT_SECONDS"
+
 ADMIN_KEY_ENV: Final = "CONCH_ADMIN_KEY"
 ADMIN_KEY_HEADER: Final = "conch-admin-key"
 """Header of Triton's restricted APIs: as it stands over HTTP, with `triton-grpc-protocol-` before it over gRPC."""

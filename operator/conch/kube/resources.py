@@ -31,9 +31,7 @@ CONTROLLER_REVISIONS: Final = Resource(
     group="apps", version="v1", plural="controllerrevisions", kind="ControllerRevision"
 )
 DEPLOYMENTS: Final = Resource(group="apps", version="v1", plural="deployments", kind="Deployment")
-ENDPOINT_SLICES: Final = Resource(
-    group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice"
-)
+ENDPOINT_SLICES: Final = Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice")
 ENDPOINTS: Final = Resource(group="", version="v1", plural="endpoints", kind="Endpoints")
 POD_DISRUPTION_BUDGETS: Final = Resource(
     group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget"

@@ -107,7 +107,8 @@ def _model_bytes(spec: ModelDeploymentSpec, policy: InstallationPolicy) -> int:
 
 
 def _grace_seconds(policy: InstallationPolicy) -> int:
-    return int((policy.endpoint_propagation + policy.drain_timeout).total_seconds()) + _STOP_MARGIN_SECONDS
+    """What the agent waits for, then what Triton itself may take for what came on idle connections, then the rest."""
+    return int((policy.endpoint_propagation + 2 * policy.drain_timeout).total_seconds()) + _STOP_MARGIN_SECONDS
 
 
 def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: InstallationPolicy) -> dict[str, Any]:
@@ -129,6 +130,8 @@ def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: Installati
         "args": ["agent"],
         "env": [
             {"name": pod.MODEL_BYTES_ENV, "value": str(_model_bytes(spec, policy))},
+            {"name": pod.PROPAGATION_ENV, "value": str(int(policy.endpoint_propagation.total_seconds()))},
+            {"name": pod.DRAIN_ENV, "value": str(int(policy.drain_timeout.total_seconds()))},
             _admin_key_env(owner),
         ],
         "ports": [{"name": "agent", "containerPort": pod.AGENT_PORT, "protocol": "TCP"}],
@@ -199,8 +202,9 @@ def _triton(
             "timeoutSeconds": 5,
             "failureThreshold": 3,
         },
-        # Triton refuses new connections at SIGTERM: first every proxy has to learn that this pod leaves.
-        "lifecycle": {"preStop": {"sleep": {"seconds": int(policy.endpoint_propagation.total_seconds())}}},
+        # Triton drops what is open at SIGTERM: the agent answers once every proxy has learned that this pod leaves and
+        # what they had sent is over.
+        "lifecycle": {"preStop": {"httpGet": {"path": pod.LEAVE_PATH, "port": pod.AGENT_PORT}}},
         "securityContext": _RESTRICTED,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
