@@ -61,5 +61,10 @@ def digits_load(
         )
         for protocol in protocols
     )
-    plan = Plan(streams=streams, duration_seconds=duration_seconds, timeout_seconds=timeout_seconds)
+    plan = Plan(
+        streams=streams,
+        duration_seconds=duration_seconds,
+        timeout_seconds=timeout_seconds,
+        failures_kept=1000,
+    )
     return Load(plan, folder)
