@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conch.api import names
+from conch.api.assignment import AgentPhase, AgentReport
 from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType
 from conch.core.observed import ChildId, ChildKind, ObservedDeployment, ObservedPod, ObservedService, ObservedSlice
@@ -110,8 +111,10 @@ def test_a_scale_down_drains_the_youngest_pod_before_it_goes() -> None:
     world.deaf = set()
     world.follow()
     world.step()
-    assert world.replicas[youngest.workload] == 2
     assert world.pods[youngest.name].marked_for_removal, "so that it is this pod that goes"
+    assert world.replicas[youngest.workload] == 3, "the mark has to be seen first"
+    world.step()
+    assert world.replicas[youngest.workload] == 2
     _live(world)
     assert youngest.name not in world.pods
     assert not world.status.traffic[0].draining
@@ -139,6 +142,7 @@ def test_a_gateway_that_never_answers_holds_a_scale_down_up_for_a_bounded_time()
     world.step()
     assert world.replicas[workload] == 2
     world.now += world.policy.drain_timeout + world.policy.acknowledgement_timeout
+    world.step()
     world.step()
     assert world.replicas[workload] == 1
 
@@ -238,6 +242,9 @@ def test_into_direct_mode_the_pods_are_listed_before_the_gateways_go() -> None:
         public = [each for each in theirs if each.service == "sentiment"]
         assert SLICE in world.children or any(each.ready >= listed for each in public)
     assert world.status.gateway is not None, "the port is kept while a gateway was listed"
+    world.step()
+    assert world.status.gateway.unlisted_since, "and until every kube-proxy has seen that it is not"
+    world.now += world.policy.endpoint_propagation
     world.settle()
     assert world.status.gateway is None
     assert _selects(world)
@@ -250,12 +257,13 @@ def test_into_gateway_mode_every_gateway_knows_before_the_service_moves_and_noth
     assert world.status.gateway is None
     world.edit(replicas=2, gateway={"mode": "Gateway"})
     world.deaf = {"a"}
-    for _ in range(4):
+    for _ in range(6):
         world.step()
-    assert _selects(world), "a gateway does not know the object yet"
-    assert SLICE not in world.children
+        assert _selects(world) or SLICE in world.children, "the gateways are listed before the pods go"
+    assert _listed(world) == {world.gateways["b"].address}, "the other does not know the object yet"
     world.deaf = set()
     world.settle()
+    assert _listed(world) == {gateway.address for gateway in world.gateways.values()}
     assert not _selects(world)
     assert "sentiment" not in world.endpoints, "nobody keeps the Endpoints of a Service without a selector"
     stale = [
@@ -264,6 +272,81 @@ def test_into_gateway_mode_every_gateway_knows_before_the_service_moves_and_noth
         if isinstance(each, ObservedSlice) and each.service == "sentiment" and each.managed_by != names.SLICE_MANAGED_BY
     ]
     assert stale == []
+
+
+def test_into_gateway_mode_waits_until_a_gateway_does_what_it_shall() -> None:
+    world = _serving(replicas=2, gateway={"mode": "Direct"})
+    world.edit(replicas=2, gateway={"mode": "Gateway"})
+    world.deaf = {"a", "b"}
+    for _ in range(6):
+        world.step()
+    assert _selects(world)
+    assert SLICE not in world.children
+
+
+def _listed(world: World) -> frozenset[str]:
+    ours = world.children[SLICE]
+    assert isinstance(ours, ObservedSlice)
+    return ours.ready
+
+
+def test_a_strangers_slice_of_the_service_is_left_alone() -> None:
+    world = _serving()
+    stranger = replace(world.children[SLICE], id=ChildId(kind=ChildKind.ENDPOINT_SLICE, name="mesh"), controller=None)
+    assert isinstance(stranger, ObservedSlice)
+    world.children[stranger.id] = replace(stranger, managed_by="mesh.example.com")
+    assert world.plan().actions == ()
+
+
+def test_a_version_that_serves_with_some_of_its_pods_is_kept_until_the_next_is_proven() -> None:
+    world = World(spec={"model": MODEL, "replicas": 3})
+    world.step()
+    world.serve()
+    third = max(world.pods)
+    world.pods[third] = replace(world.pods[third], ready=False, report=None, unschedulable_message="no GPU")
+    world.settle()
+    assert world.status.stable is None
+    (first,) = world.replicas
+    world.edit(model={**MODEL, "version": 2})
+    world.settle()
+    assert world.status.traffic[0].workload == first
+    assert world.status.traffic[0].weight == 100
+    assert _has_deployment(world, first)
+
+
+def test_a_replacement_whose_model_fails_does_not_keep_its_node_from_being_drained() -> None:
+    world = _serving()
+    before = world.children[BUDGET].owned_hash
+    (first,) = world.pods
+    world.pods[first] = replace(world.pods[first], node_cordoned=True)
+    world.step()
+    world.run_pods()
+    (second,) = world.pods.keys() - {first}
+    failed = AgentReport(phase=AgentPhase.FAILED, reason=Reason.MODEL_LOAD_FAILED, message="no")
+    world.pods[second] = replace(world.pods[second], report=failed)
+    world.step()
+    assert world.children[BUDGET].owned_hash != before
+
+
+def test_a_replacement_that_never_comes_keeps_its_node_for_a_bounded_time() -> None:
+    world = _serving()
+    before = world.children[BUDGET].owned_hash
+    (first,) = world.pods
+    world.pods[first] = replace(world.pods[first], node_cordoned=True)
+    world.step()
+    world.run_pods()
+    world.step()
+    assert world.children[BUDGET].owned_hash == before
+    world.now += timedelta(minutes=16)
+    world.step()
+    assert world.children[BUDGET].owned_hash != before
+
+
+def test_gateways_that_the_operator_cannot_reach_are_listed_when_no_other_is() -> None:
+    world = World(spec={"model": MODEL}, deaf={"a", "b"})
+    world.gateways = {name: replace(each, heard=False) for name, each in world.gateways.items()}
+    world.settle()
+    assert _listed(world) == {gateway.address for gateway in world.gateways.values()}
 
 
 def _selects(world: World) -> bool:

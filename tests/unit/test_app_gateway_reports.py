@@ -174,3 +174,19 @@ async def test_a_held_request_wakes_its_object_at_once(monkeypatch: pytest.Monke
         await scene.until(lambda: scene.woken == [KEY, ("team", "other")])
 
     await _with(test, monkeypatch)
+
+
+async def test_a_new_leader_knows_when_all_gateways_were_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(scene: Scene) -> None:
+        await scene.until(scene.reports.all_asked.is_set)
+        assert scene.gateway.polls
+
+    await _with(test, monkeypatch)
+
+
+async def test_where_there_is_no_gateway_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(scene: Scene) -> None:
+        scene.pods.clear()
+        await scene.until(scene.reports.all_asked.is_set)
+
+    await _with(test, monkeypatch)

@@ -58,6 +58,18 @@ def test_of_two_objects_that_claim_a_port_the_older_keeps_it() -> None:
     assert book.port_of(younger) not in (None, 10_001)
 
 
+def test_a_port_that_was_given_back_is_taken_last() -> None:
+    """Clients of the object of before may still find their way to it."""
+    book = PortBook(PORTS)
+    for number in range(4):
+        book.note(_object(f"gone-{number}", PORTS[number]))
+    for number in range(4):
+        book.forget(f"gone-{number}")
+    given = [book.port_of(_object(f"uid-{number}")) for number in range(len(PORTS))]
+    assert set(given[:4]) == set(PORTS[4:])
+    assert given[4:] == list(PORTS[:4]), "the longest unused first"
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["ask", "write", "forget", "release"])), max_size=60))
 def test_no_two_objects_are_ever_told_the_same_port(history: list[tuple[int, str]]) -> None:
     book = PortBook(PORTS)

@@ -243,9 +243,20 @@ def test_a_gateway_pod_tells_its_address_and_whether_it_may_get_clients() -> Non
     assert not project_gateway_pod({"metadata": {"name": "g"}}).ready
 
 
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_a_gateway_pod_that_has_ended_has_no_address(phase: str) -> None:
+    """Another pod may have it by now, and must not be shown the gateways' token."""
+    assert (
+        project_gateway_pod({"metadata": {"name": "g"}, "status": {"podIP": "10.1.0.1", "phase": phase}}).address == ""
+    )
+
+
 def test_a_node_is_cordoned_or_not() -> None:
     assert project_node({"metadata": {"name": "n"}, "spec": {"unschedulable": True}})
     assert not project_node({"metadata": {"name": "n"}, "spec": {}})
+    assert not project_node({"metadata": {"name": "n"}, "spec": {"taints": [{"key": "nvidia.com/gpu"}]}})
+    for autoscaler in ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"):
+        assert project_node({"metadata": {"name": "n"}, "spec": {"taints": [{"key": autoscaler}]}})
 
 
 def test_a_pod_tells_when_it_was_made_and_whether_it_is_marked() -> None:

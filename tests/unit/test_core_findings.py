@@ -26,6 +26,7 @@ from conch.core.observed import (
     ObservedDeployment,
     ObservedGateway,
     ObservedPod,
+    ObservedSlice,
 )
 from conch.core.policy import InstallationPolicy
 from conch.core.routing import Routing
@@ -45,7 +46,7 @@ DIRECT = Routing(
     gateway=None,
 )
 ROUTED = Routing(
-    exposure=Exposure(mode=GatewayMode.GATEWAY, selects_pods=False, port=10_000, listed=()),
+    exposure=Exposure(mode=GatewayMode.GATEWAY, selects_pods=False, port=10_000, listed=("10.1.0.1",)),
     staffing=Staffing(replicas=1),
     traffic=(TrafficShare(revision="r1", workload="w1", weight=100),),
     gateway=GatewayStatus(port=10_000, generation="g2"),
@@ -61,6 +62,16 @@ def a_gateway(name: str, *, heard: bool = True, rejected: bool = False, generati
     """A gateway that does for the object what `generation` stands for."""
     traffic = ObjectTraffic(generation=generation, rejected=rejected, waits_for="cannot bind" if rejected else "")
     return ObservedGateway(name=name, address="10.1.0.1", ready=True, heard=heard, traffic=traffic)
+
+
+def listing(*addresses: str) -> dict[ChildId, ObservedChild]:
+    """The object's slice, with these gateways in it."""
+    id_ = ChildId(kind=ChildKind.ENDPOINT_SLICE, name="sentiment-gateways")
+    owner = Controller(kind=names.KIND, name="sentiment", uid=UID)
+    common: dict[str, Any] = {"uid": "s", "resource_version": "1", "controller": owner, "owned_hash": ""}
+    ready = frozenset(addresses)
+    ours = ObservedSlice(id=id_, **common, service="sentiment", managed_by=names.SLICE_MANAGED_BY, ready=ready)
+    return {id_: ours}
 
 
 def waiting(reason: str, message: str = "", *, container: str = "triton") -> ObservedPod:

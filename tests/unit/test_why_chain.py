@@ -29,6 +29,7 @@ from tests.unit.test_core_findings import (
     a_gateway,
     a_pod,
     find,
+    listing,
     refused_pods,
     reporting,
     waiting,
@@ -136,6 +137,9 @@ NO_CLAIM = 'persistentvolumeclaim "models" not found'
 
 OTHER_FILES = replace(reporting(AgentPhase.READY, digest=f"sha256:{'cd' * 32}"), ready=True)
 
+UNHEARD = a_gateway("g1", heard=False)
+UNLISTED = replace(ROUTED, exposure=replace(ROUTED.exposure, listed=()))
+
 CASES = [
     Case("spec_is_readable", find(spec={})),
     Case("source_is_allowed", find(policy=SourcePolicy(allowed_hosts=()))),
@@ -166,8 +170,9 @@ CASES = [
     Case("gateways_are_there", find(SERVES, routing=ROUTED)),
     Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(a_gateway("g1"),))),
     Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(a_gateway("g1", rejected=True),))),
-    Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(a_gateway("g1", heard=False),))),
+    Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(UNHEARD,), children=listing(UNHEARD.address))),
     Case("service_sends_to_it", find(SERVES, unwritten=frozenset({SERVICE}))),
+    Case("service_sends_to_it", find(SERVES, routing=UNLISTED, gateways=(a_gateway("g1", generation="g2"),))),
     *(
         Case("agents_report_no_failure", find(reporting(AgentPhase.FAILED, reason=reason, message="m")))
         for reason in Reason

@@ -80,6 +80,10 @@ class GatewayStatus(ApiModel):
     generation: Annotated[
         ShortText, Field(description="Names what gateways are to do for it now; they repeat it once they do.")
     ] = ""
+    unlisted_since: Annotated[
+        Timestamp | None,
+        Field(description="Since when its Service sends to no gateway (mode Direct); the port is given back soon."),
+    ] = None
 
 
 class PodCounts(ApiModel):

@@ -60,6 +60,9 @@ class GatewayReports:
         self._on_wake = on_wake
         self._clock = clock
         self._heard: dict[str, _Heard] = {}
+        self._asked: set[str] = set()
+        self.all_asked = asyncio.Event()
+        """Set once every gateway that there was at the beginning was asked, whatever it answered."""
 
     def seen(self, key: ObjectKey) -> tuple[ObservedGateway, ...]:
         """Every gateway, with what it says of one object."""
@@ -80,6 +83,8 @@ class GatewayReports:
     async def run(self) -> None:
         """Ask and listen until cancelled."""
         self._heard.clear()
+        self._asked.clear()
+        self.all_asked.clear()
         tasks: dict[tuple[str, str], list[asyncio.Task[None]]] = {}
         # A gateway's address is asked again and again: one connection for it and one for its stream.
         async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -95,6 +100,8 @@ class GatewayReports:
                             asyncio.create_task(self._ask_for_ever(session, name, address)),
                             asyncio.create_task(self._listen_for_ever(session, name, address)),
                         ]
+                    if {name for name, _ in alive} <= self._asked:
+                        self.all_asked.set()
                     for task in (task for pair in tasks.values() for task in pair if task.done()):
                         # They end only by a fault of ours: the leadership ends with it, and begins anew.
                         task.result()
@@ -123,6 +130,7 @@ class GatewayReports:
                 if not lost:
                     _log.info("gateway not heard", gateway=name, error=_words(error))
                 lost = True
+            self._asked.add(name)
             self._tell_silence(name)
             await asyncio.sleep(max(0.0, _POLL_SECONDS - (self._clock() - started)))
 

@@ -36,6 +36,9 @@ _EDGE_LIST_SECONDS = 2.0
 
 _BURST_SECONDS = 0.1
 
+_GATEWAYS_SECONDS = 3.0
+"""How long a new leader waits for the gateways' first words."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -183,6 +186,9 @@ class Operator:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._reports.run())
                 group.create_task(self._gateways.run())
+                # A plan made before they were asked would call every object's route unknown.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._gateways.all_asked.wait(), _GATEWAYS_SECONDS)
                 group.create_task(self._resync())
                 for _ in range(self._settings.workers):
                     group.create_task(self._reconciler.work())

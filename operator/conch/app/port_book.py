@@ -1,6 +1,7 @@
 """Which object has which port on the gateways: read from all statuses, and what was promised and is not written yet."""
 
 import hashlib
+from collections import deque
 
 from conch.api.model_deployment import ModelDeployment
 
@@ -15,10 +16,14 @@ class PortBook:
         self._of: dict[str, int] = {}
         """uid -> the port that its status names."""
         self._promised: dict[str, int] = {}
+        self._resting: deque[int] = deque(maxlen=len(ports) // 2)
+        """Ports that were given back, the newest last: for a while Services of before still lead to them."""
 
     def note(self, owner: ModelDeployment) -> None:
         """Take in what an object's status says."""
         port = owner.status.gateway.port if owner.status.gateway else None
+        if port == self._of.get(owner.uid):
+            return
         self._strike(owner.uid)
         if port is not None:
             self._claims.setdefault(port, {})[owner.uid] = owner.created
@@ -44,16 +49,21 @@ class PortBook:
         return self._promise(owner.uid)
 
     def _promise(self, uid: str) -> int | None:
-        """The first free port from a place that the uid chooses: so two leaders hardly ever give one port twice."""
+        """A free port near a place that the uid chooses, so that two leaders hardly ever give one port twice.
+
+        One that somebody gave back is taken last, the longest unused first.
+        """
         self._promised.pop(uid, None)
         taken = self._claims.keys() | set(self._promised.values())
+        resting = set(self._resting)
         start = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4]) % len(self._ports)
-        for step in range(len(self._ports)):
-            port = self._ports[(start + step) % len(self._ports)]
-            if port not in taken:
-                self._promised[uid] = port
-                return port
-        return None
+        ports = (*self._ports[start:], *self._ports[:start])
+        fresh = (port for port in ports if port not in taken and port not in resting)
+        rested = (port for port in self._resting if port not in taken)
+        port = next(fresh, None) or next(rested, None)
+        if port is not None:
+            self._promised[uid] = port
+        return port
 
     def _oldest(self, port: int) -> str:
         return min(self._claims[port].items(), key=lambda claim: (claim[1], claim[0]))[0]
@@ -64,3 +74,4 @@ class PortBook:
             del self._claims[port][uid]
             if not self._claims[port]:
                 del self._claims[port]
+                self._resting.append(port)

@@ -35,6 +35,8 @@ CHILD_RESOURCES: Final[Mapping[ChildKind, Resource]] = {
 }
 
 _EXIT_MESSAGE_LIMIT: Final = 300
+_LEAVING_TAINTS: Final = frozenset({"ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"})
+"""How Kubernetes' cluster autoscaler and Karpenter mark nodes that they are about to drain."""
 _TAINT_MANAGER: Final = "DeletionByTaintManager"
 """What ends pods whose node does not answer for longer than they tolerate."""
 
@@ -141,15 +143,19 @@ def project_gateway_pod(live: Mapping[str, Any]) -> ObservedGateway:
     conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", ())}
     return ObservedGateway(
         name=metadata["name"],
-        address=status.get("podIP", ""),
+        # What has ended keeps its address, which may be somebody else's by now.
+        address="" if status.get("phase") in ("Failed", "Succeeded") else status.get("podIP", ""),
         ready=conditions.get("Ready") == "True",
         leaving="deletionTimestamp" in metadata,
     )
 
 
 def project_node(live: Mapping[str, Any]) -> bool:
-    """Whether the node is cordoned."""
-    return bool(live.get("spec", {}).get("unschedulable"))
+    """Whether somebody is about to drain the node: by hand (cordoned), or an autoscaler."""
+    spec = live.get("spec", {})
+    return bool(spec.get("unschedulable")) or any(
+        taint.get("key") in _LEAVING_TAINTS for taint in spec.get("taints") or ()
+    )
 
 
 def _failure(status: Mapping[str, Any]) -> str:

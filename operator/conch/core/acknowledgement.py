@@ -5,8 +5,13 @@ from conch.core.observed import Observed, ObservedGateway
 
 
 def counted(observed: Observed) -> tuple[ObservedGateway, ...]:
-    """The gateways that requests may go through."""
-    return tuple(gateway for gateway in observed.gateways if gateway.counts)
+    """The gateways that the object's requests may go through: its slice lists them, or they know it."""
+    listed = frozenset[str]().union(*(each.ready for each in observed.slices if each.is_ours))
+    return tuple(
+        gateway
+        for gateway in observed.gateways
+        if (gateway.ready and gateway.address in listed) or (gateway.heard and gateway.traffic is not None)
+    )
 
 
 def lagging(status: ModelDeploymentStatus, observed: Observed) -> tuple[ObservedGateway, ...]:

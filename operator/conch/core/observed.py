@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from conch.api import names
 from conch.api.assignment import AgentReport
 from conch.api.gateway_report import ObjectTraffic
 
@@ -95,6 +96,16 @@ class ObservedSlice(ObservedChild):
     ready: frozenset[str]
     """Addresses that get connections."""
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether Conch keeps it; it then lists gateways."""
+        return self.managed_by == names.SLICE_MANAGED_BY
+
+    @property
+    def is_left_behind_without_selector(self) -> bool:
+        """Whether one of Kubernetes' controllers made it, which keeps it no longer once a Service selects nothing."""
+        return self.managed_by in _SLICE_CONTROLLERS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadRecord:
@@ -131,6 +142,7 @@ class ObservedContainer:
     last_exit_at: datetime | None = None
 
 
+_SLICE_CONTROLLERS: Final = ("endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io")
 _OVER: Final = ("Failed", "Succeeded")
 
 
@@ -183,11 +195,6 @@ class ObservedGateway:
     """Its last word about the object, which it knows then; absent when it does not, or was never heard."""
     heard: bool = False
     """Whether it answered lately."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether requests may go through it, so that what it does must be known."""
-        return self.ready or self.heard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

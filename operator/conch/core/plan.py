@@ -89,7 +89,7 @@ def _requeue_after(policy: InstallationPolicy, status: ModelDeploymentStatus, *,
     waits = [policy.recheck_after] if unwatched else []
     if status.fetch is not None:
         waits.append(FETCH_REPORT_INTERVAL)
-    if any(share.draining_since for share in status.traffic):
+    if any(share.draining_since for share in status.traffic) or (status.gateway and status.gateway.unlisted_since):
         waits.append(_DRAIN_CHECK)
     return min(waits, default=None)
 

@@ -43,7 +43,7 @@ def route(
     """The next step of everything that requests depend on."""
     status, serving = owner.status, succession.serving
     everywhere = acknowledged(status, observed)
-    exposure = expose(owner, succession, observed, acknowledged=everywhere)
+    exposure = expose(owner, succession, observed, acknowledged=everywhere, policy=policy, now=now)
     staffing = Staffing(replicas=replicas)
     if serving is not None:
         staffing = staff(
@@ -60,5 +60,9 @@ def route(
     gateway = None
     if exposure.port is not None:
         settings = owner.spec.gateway if isinstance(owner.spec, ModelDeploymentSpec) else None
-        gateway = GatewayStatus(port=exposure.port, generation=generation_of(traffic, exposure.port, settings))
+        gateway = GatewayStatus(
+            port=exposure.port,
+            generation=generation_of(traffic, exposure.port, settings),
+            unlisted_since=exposure.unlisted_since,
+        )
     return Routing(exposure=exposure, staffing=staffing, traffic=traffic, gateway=gateway)

@@ -6,13 +6,18 @@ the pod still executes it finishes: Triton ends only after that.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
+from conch.api.assignment import AgentPhase
 from conch.api.status import TrafficShare
 from conch.core.acknowledgement import in_flight
 from conch.core.drain import drained
 from conch.core.observed import Observed, ObservedPod
 from conch.core.policy import InstallationPolicy
+
+_REPLACEMENT_AT_MOST: Final = timedelta(minutes=15)
+"""A node is not kept from being drained for longer by a replacement that does not come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +49,19 @@ def staff(
     deployment = observed.deployment_of(workload)
     pods = observed.pods_of(workload)
     target = wanted + _replacements(wanted, pods)
-    keeps_one = wanted == 1 and not any(pod.unschedulable_message and not pod.scheduled for pod in pods)
+    keeps_one = wanted == 1 and not any(_will_not_come(pod, now) for pod in pods)
     if deployment is None or len(pods) <= target:
         return Staffing(replicas=target, keeps_one=keeps_one)
     draining = frozenset(before.draining) if before else frozenset()
     serving = [pod for pod in _leaving_first(pods, draining)[: len(pods) - target] if pod.ready]
     leaving = tuple(sorted(pod.name for pod in serving))
     unmarked = tuple(pod for pod in serving if not pod.marked_for_removal)
-    if not leaving or not through_gateways:
-        return Staffing(replicas=target, removed_first=unmarked, keeps_one=keeps_one)
+    as_it_is = max(deployment.replicas, target)
+    if not leaving:
+        return Staffing(replicas=target, keeps_one=keeps_one)
+    if not through_gateways:
+        # Marked is not enough, it has to be seen: the Deployment's controller looks at pods for itself.
+        return Staffing(replicas=as_it_is if unmarked else target, removed_first=unmarked, keeps_one=keeps_one)
     if draining.issuperset(leaving) and drained(
         before,
         # What others are sent says nothing about the pods that leave.
@@ -61,14 +70,26 @@ def staff(
         policy=policy,
         now=now,
     ):
-        return Staffing(replicas=target, leaving=leaving, removed_first=unmarked, keeps_one=keeps_one)
-    return Staffing(replicas=max(deployment.replicas, target), leaving=leaving, keeps_one=keeps_one)
+        replicas = as_it_is if unmarked else target
+        return Staffing(replicas=replicas, leaving=leaving, removed_first=unmarked, keeps_one=keeps_one)
+    return Staffing(replicas=as_it_is, leaving=leaving, keeps_one=keeps_one)
 
 
 def _replacements(wanted: int, pods: tuple[ObservedPod, ...]) -> int:
     """One, while the only replica serves from a node that is about to be drained and no other is ready."""
     serving = [pod for pod in pods if pod.ready]
     return 1 if wanted == 1 and serving and all(pod.node_cordoned for pod in serving) else 0
+
+
+def _will_not_come(pod: ObservedPod, now: datetime) -> bool:
+    """Whether this pod is no replacement to wait for: it finds no room, its model fails, or it has taken too long."""
+    if pod.ready:
+        return False
+    if pod.unschedulable_message and not pod.scheduled:
+        return True
+    if pod.report is not None and pod.report.phase is AgentPhase.FAILED:
+        return True
+    return bool(pod.created) and now - datetime.fromisoformat(pod.created) > _REPLACEMENT_AT_MOST
 
 
 def _leaving_first(pods: tuple[ObservedPod, ...], draining: frozenset[str]) -> list[ObservedPod]:

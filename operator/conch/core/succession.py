@@ -50,6 +50,9 @@ def succeed(owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, obse
     if spec.desired_replicas == 0:
         # Nothing serves, so there is nothing to keep until the new revision is proven.
         stable = None
+    if stable is None and candidate and candidate.revision != wanted and ready_pods(candidate, observed):
+        # It serves, if not with all of its pods: nothing is taken from it before another is proven.
+        stable = candidate
     if candidate is None or candidate.revision != wanted:
         created += 1
         candidate = ServedRevision(

@@ -64,6 +64,9 @@ def share_of(status: ModelDeploymentStatus, workload: str) -> TrafficShare | Non
 
 
 def generation_of(traffic: tuple[TrafficShare, ...], port: int, gateway: Gateway | None) -> str:
-    """A name for what gateways are to do: another one whenever that changes."""
-    shares = [share.model_dump(mode="json", exclude={"draining_since"}) for share in traffic]
+    """A name for what gateways are to do: another one whenever that changes.
+
+    With the times in it: a gateway's old word about the same pods, drained once before, must not count again.
+    """
+    shares = [share.model_dump(mode="json") for share in traffic]
     return canonical_hash({"traffic": shares, "port": port, "gateway": gateway.to_wire() if gateway else None})

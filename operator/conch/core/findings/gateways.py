@@ -55,9 +55,11 @@ def service_sends_to_it(situation: Situation) -> Finding | None:
         if child.kind in (ChildKind.SERVICE, ChildKind.ENDPOINT_SLICE):
             return progressing(Reason.PROGRESSING, f"{child} is being written.")
     exposure = situation.routing.exposure
-    if exposure.selects_pods is (exposure.mode is GatewayMode.DIRECT):
-        return None
-    return progressing(Reason.ROUTING, f"The Service changes to gateway.mode {exposure.mode}.")
+    if exposure.selects_pods is not (exposure.mode is GatewayMode.DIRECT):
+        return progressing(Reason.ROUTING, f"The Service changes to gateway.mode {exposure.mode}.")
+    if exposure.mode is GatewayMode.GATEWAY and not exposure.listed:
+        return progressing(Reason.ROUTING, f"No gateway is known to listen on its port {exposure.port} yet.")
+    return None
 
 
 def routing_finding(situation: Situation) -> Finding | None:
