@@ -22,7 +22,7 @@ class AgentSettings:
     port: int = pod.AGENT_PORT
     triton_address: str = f"127.0.0.1:{pod.GRPC_PORT}"
     propagation_seconds: float = 5.0
-    drain_seconds: float = 30.0
+    drain_seconds: float = 60.0
     poll_seconds: float = 1.0
     load_timeout_seconds: float = 3600.0
     limit_bytes: int = 1 << 40

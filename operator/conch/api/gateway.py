@@ -78,8 +78,8 @@ class Gateway(ApiModel):
         Field(
             ge=1,
             le=1_000_000,
-            description="Requests that may be executed or wait in servers at the same time, per protocol; those beyond "
-            "are refused (429 or RESOURCE_EXHAUSTED). No limit if not given.",
+            description="Requests that may be executed or wait in a version's servers at the same time, HTTP and gRPC "
+            "each; those beyond are refused (429 or RESOURCE_EXHAUSTED). No limit if not given.",
         ),
     ] = None
     hold: Hold | None = None

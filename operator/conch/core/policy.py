@@ -21,7 +21,7 @@ class InstallationPolicy:
     agent_memory: str = "256Mi"
     endpoint_propagation: timedelta = timedelta(seconds=5)
     """How long a pod that leaves goes on answering, so that no proxy sends it anything any more."""
-    drain_timeout: timedelta = timedelta(seconds=30)
+    drain_timeout: timedelta = timedelta(seconds=60)
     """How long requests in flight may take after that."""
     acknowledgement_timeout: timedelta = timedelta(seconds=30)
     """How long a gateway that does not answer may hold up what has to be known at every gateway."""
