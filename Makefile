@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery cluster cluster-down generate lock clean
+.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway cluster cluster-down generate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ bench-delivery: $(VENV)/ready ## Measure fetching from a store against s5cmd and
 	$(RUN) -m tests.cluster up
 	$(RUN) -m tests.cluster build-images
 	$(RUN) -m tests.perf.wrong_source
+
+bench-gateway: $(VENV)/ready ## Measure a gateway against Envoy alone, 6 min, no cluster (not part of `make test`)
+	$(RUN) -m tests.perf.gateway
 
 cluster: $(VENV)/ready ## Start the local cluster (kubeconfig: .cluster/kubeconfig)
 	$(RUN) -m tests.cluster up

@@ -74,8 +74,12 @@ async def test_an_object_that_appears_is_served_and_its_traffic_told(tmp_path: P
             return await sidecar.traffic("m") is None
 
         await until("the object to go", gone)
-        async with sidecar.get("/metrics") as response:
-            assert 'name="m"' not in await response.text()
+
+        async def forgotten() -> bool:
+            async with sidecar.get("/metrics") as response:
+                return 'name="m"' not in await response.text()
+
+        await until("the metrics to forget it", forgotten)
 
 
 async def test_failures_that_no_server_answered_are_told_by_their_cause(tmp_path: Path) -> None:

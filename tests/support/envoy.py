@@ -21,6 +21,8 @@ from conch.gateway.envoy.files import ResourceFiles
 from tests.stores.ports import free_port
 
 PROGRAM: Final = Path(str(resources.files("envoy") / "_bin" / "envoy"))
+MEMORY_BYTES: Final = 1 << 30
+"""As the chart's default has it."""
 _WAIT_SECONDS: Final = 30
 T = TypeVar("T")
 
@@ -54,6 +56,7 @@ class Envoy:
             dynamic_folder=self.folder,
             admin_port=self.admin_port,
             hold_port=self.hold_port,
+            memory_bytes=MEMORY_BYTES,
         )
         self.bootstrap.write_text(bootstrap.render_bootstrap(options))
 

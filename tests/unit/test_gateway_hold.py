@@ -13,8 +13,19 @@ from conch.api.gateway import Hold as HoldSpec
 from conch.api.gateway_report import Wake
 from conch.gateway.envoy.admin import EnvoyAwayError
 from conch.gateway.envoy.naming import Protocol
-from conch.gateway.hold import WINDOW_REQUESTS, GoOn, Hold, Refusal, Verdict, allowance, places
+from conch.gateway.hold import (
+    HELD_MOST,
+    HELD_MOST_OF_ONE,
+    WINDOW_REQUESTS,
+    GoOn,
+    Hold,
+    Refusal,
+    Verdict,
+    allowance,
+    places,
+)
 from conch.gateway.routed import ObjectKey, RoutedObject, RoutedShare, Snapshot
+from conch.gateway.traffic import Sent
 from conch.gateway.wakes import GROWTH_SECONDS, LIFE_SECONDS, Wakes
 from tests.support.virtual_time import run_virtually, virtual_now
 
@@ -45,12 +56,13 @@ class Stage:
         self.ready: dict[ObjectKey, int] = {}
         self.inference_seconds = 0.5
         self.active: dict[ObjectKey, int] = {}
+        self.sent: dict[ObjectKey, int] = {}
         self.with_servers: dict[ObjectKey, int] = {}
         self.most: dict[ObjectKey, int] = {}
         self.order: list[int] = []
         self.polls = 0
         self.away = False
-        self.hold = Hold(snapshot=self._snapshot, routes=self, unfinished=self._unfinished, clock=virtual_now)
+        self.hold = Hold(snapshot=self._snapshot, routes=self, sent=self._sent, clock=virtual_now)
 
     def _snapshot(self) -> Snapshot:
         return self.snapshot
@@ -61,12 +73,12 @@ class Stage:
     def serving(self, key: ObjectKey) -> tuple[tuple[str, int], ...]:
         return (("w1", 100),) if self.servers(key) else ()
 
-    async def _unfinished(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, int]:
+    async def _sent(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, Sent]:
         self.polls += 1
         await asyncio.sleep(0.001)
         if self.away:
             raise EnvoyAwayError("it starts")
-        return {key: self.active.get(key, 0) for key in keys}
+        return {key: Sent(unfinished=self.active.get(key, 0), total=self.sent.get(key, 0)) for key in keys}
 
     def put_servers(self, key: ObjectKey, number: int) -> None:
         self.ready[key] = number
@@ -80,11 +92,16 @@ class Stage:
             self.with_servers[key] = self.with_servers.get(key, 0) + 1
             self.most[key] = max(self.most.get(key, 0), self.with_servers[key])
             await asyncio.sleep(DISPATCH_SECONDS)
-            self.active[key] = self.active.get(key, 0) + 1
-            await asyncio.sleep(self.inference_seconds)
-            self.active[key] -= 1
+            await self.infer(key)
             self.with_servers[key] -= 1
         return verdict
+
+    async def infer(self, key: ObjectKey = A) -> None:
+        """From the moment when Envoy sends it; newcomers do not ask the hold."""
+        self.active[key] = self.active.get(key, 0) + 1
+        self.sent[key] = self.sent.get(key, 0) + 1
+        await asyncio.sleep(self.inference_seconds)
+        self.active[key] -= 1
 
     async def __aenter__(self) -> "Stage":
         self._run = asyncio.create_task(self.hold.run())
@@ -234,6 +251,49 @@ def test_objects_do_not_wait_for_each_other() -> None:
             for request in of_a:
                 request.cancel()
             await asyncio.wait(of_a)
+
+    run_virtually(main)
+
+
+def test_those_that_wait_go_on_also_while_newcomers_take_all_the_room() -> None:
+    async def main() -> None:
+        async with Stage() as stage:
+            held = [asyncio.create_task(stage.request()) for _ in range(40)]
+            await _settle()
+            newcomers: list[asyncio.Task[None]] = []
+
+            async def load() -> None:
+                # Twice what fits into the window, for ever.
+                while True:
+                    newcomers.append(asyncio.create_task(stage.infer()))
+                    await asyncio.sleep(stage.inference_seconds / WINDOW_REQUESTS / 2)
+
+            loading = asyncio.create_task(load())
+            await asyncio.sleep(1)
+            stage.put_servers(A, 1)
+            verdicts = await asyncio.gather(*held)
+            assert all(isinstance(verdict, GoOn) for verdict in verdicts)
+            assert virtual_now() < 10, "not at the deadline of 60 s"
+            loading.cancel()
+            await asyncio.wait({loading, *newcomers})
+
+    run_virtually(main)
+
+
+def test_a_gateway_holds_no_more_than_it_can_and_one_object_never_takes_all_of_it() -> None:
+    async def main() -> None:
+        greedy = _with(Gateway(hold=HoldSpec(seconds=60, max_requests=100_000)))
+        async with Stage(greedy, replace(greedy, name="b"), replace(greedy, name="c")) as stage:
+            waiting = [asyncio.create_task(stage.request(A)) for _ in range(HELD_MOST_OF_ONE)]
+            await asyncio.sleep(0)
+            assert _refusal(await stage.request(A)).status == 429
+            waiting += [asyncio.create_task(stage.request(B)) for _ in range(HELD_MOST - HELD_MOST_OF_ONE)]
+            await asyncio.sleep(0)
+            assert sum(stage.hold.held().values()) == HELD_MOST
+            assert _refusal(await stage.request(("ns", "c"))).status == 429
+            for request in waiting:
+                request.cancel()
+            await asyncio.wait(waiting)
 
     run_virtually(main)
 

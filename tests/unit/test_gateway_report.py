@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from conch.api.gateway_report import GatewayReport, Wake
 from conch.gateway.envoy.admin import EnvoyAwayError
 from conch.gateway.leaving import Leaving, LeavingTimes
-from conch.gateway.report_server import Told, make_application
+from conch.gateway.report_server import METRICS_SECONDS, Told, make_application
 from conch.gateway.settings import GatewaySettings
 from conch.gateway.wakes import Wakes
 
@@ -29,6 +29,8 @@ class World:
         self.problem = ""
         self.is_pod_deleted = False
         self.ended = 0
+        self.reports = 0
+        self.now = 0.0
         self.held_now: dict[tuple[str, str], int] = {}
         self.wakes = Wakes(self.held, clock=monotonic)
 
@@ -38,6 +40,7 @@ class World:
     async def report(self) -> GatewayReport:
         if not self.is_envoy_there:
             raise EnvoyAwayError("it starts")
+        self.reports += 1
         return GatewayReport(gateway="g-1", epoch="1", version="1")
 
     async def not_ready(self) -> str:
@@ -67,6 +70,7 @@ class World:
             not_ready=self.not_ready,
             wakes=self.wakes,
             leaving=leaving,
+            clock=lambda: self.now,
         )
         server = TestServer(make_application(told))
         async with TestClient(server) as client:
@@ -106,6 +110,17 @@ async def test_a_report_is_what_the_operator_reads(tmp_path: Path) -> None:
         world.is_envoy_there = False
         assert (await client.get("/report", headers=AUTHORIZATION)).status == 503
         assert (await client.get("/metrics")).status == 200
+
+
+async def test_a_flood_of_questions_for_metrics_costs_one_report_a_second(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with world.client() as client:
+        answers = await asyncio.gather(*(client.get("/metrics") for _ in range(20)))
+        assert {answer.status for answer in answers} == {200}
+        assert world.reports == 1
+        world.now += METRICS_SECONDS
+        await client.get("/metrics")
+        assert world.reports == 2
 
 
 async def test_every_reader_of_wakes_is_told_of_all_that_is_held(tmp_path: Path) -> None:
@@ -150,6 +165,9 @@ def test_settings_come_from_the_pod() -> None:
     assert settings == GatewaySettings(pod="g-1", address="10.0.0.1", namespace="conch-system")
     changed = GatewaySettings.from_env(env | {"CONCH_GATEWAY_DRAIN_SECONDS": "9", "CONCH_GATEWAY_ACCESS_LOG": "true"})
     assert (changed.drain_seconds, changed.access_log) == (9, True)
+    assert settings.envoy_memory_bytes is None
+    limited = GatewaySettings.from_env(env | {"CONCH_GATEWAY_ENVOY_HEAP_BYTES": "1073741824"})
+    assert limited.envoy_memory_bytes == 1 << 30
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class Recorder:
     restarted: bool = False
     answers: asyncio.Event | None = None
     holds_back: Kind | None = None
+    warms: frozenset[str] = frozenset()
 
     def delivered(self, kind: Kind) -> dict[str, str]:
         return dict(self.files[kind])
@@ -70,6 +71,9 @@ class Recorder:
             self._must_be_consistent()
             return None
         return Refusal(named=culprits if self.names_culprits else {})
+
+    async def warming(self) -> Set[str]:
+        return self.warms & set(self.files[Kind.CLUSTERS])
 
     async def has_restarted(self) -> bool:
         restarted, self.restarted = self.restarted, False
@@ -197,6 +201,48 @@ def test_held_requests_are_let_go_once_the_cluster_is_acknowledged_without_waiti
         assert stage.envoy.kinds() == [Kind.CLUSTERS]
         assert stage.told == [KEY, KEY], "that it waits, and that it has a server"
         assert stage.sync.serving(KEY) == (("w1", 100),)
+
+    on_stage(play)
+
+
+def test_who_waits_for_a_first_health_check_holds_nobody_else_back_and_goes_on_as_it_was() -> None:
+    async def play(stage: Stage) -> None:
+        other = an_object("b", port=10_001, v1=100)
+        await stage.do(snapshot(an_object(w1=100), other, w1=ONE, v1=ONE))
+        before = stage.envoy.files[Kind.ROUTES]["team.a"]
+        stage.envoy.warms = frozenset({"team/w2/http"})
+        moved = an_object(generation="g2", w2=100)
+        changed = replace(other, generation="g2", gateway=Gateway(timeout_seconds=5))
+        state = await stage.do(snapshot(moved, changed, w1=ONE, w2=ONE, v1=TWO))
+        assert state == RouteState(
+            generation="g1", waits_for="the first health checks of its servers are not over", endpoints=1
+        )
+        assert stage.envoy.files[Kind.ROUTES]["team.a"] == before
+        assert stage.sync.serving(KEY) == (("w1", 100),)
+        assert stage.sync.state(("team", "b")) == RouteState(generation="g2", endpoints=2)
+        # Others come and go meanwhile.
+        await stage.do(snapshot(moved, replace(changed, generation="g3"), w1=ONE, w2=ONE, v1=ONE))
+        assert stage.sync.state(("team", "b")).generation == "g3"
+        assert stage.sync.state(KEY).generation == "g1"
+        stage.envoy.warms = frozenset()
+        await asyncio.sleep(0.3)
+        assert stage.sync.state(KEY) == RouteState(generation="g2", endpoints=1)
+        assert stage.sync.serving(KEY) == (("w2", 100),)
+        assert "team/w1/http" not in stage.envoy.files[Kind.CLUSTERS]
+
+    on_stage(play)
+
+
+def test_held_requests_wait_for_the_first_health_check_of_their_own_servers() -> None:
+    async def play(stage: Stage) -> None:
+        other = an_object("b", port=10_001, v1=100)
+        await stage.do(snapshot(an_object(w1=100), other))
+        stage.envoy.warms = frozenset({"team/w1/http"})
+        await stage.do(snapshot(an_object(w1=100), other, w1=ONE, v1=ONE))
+        assert (stage.sync.servers(KEY), stage.sync.servers(("team", "b"))) == (0, 1)
+        stage.envoy.warms = frozenset()
+        await asyncio.sleep(0.3)
+        assert stage.sync.servers(KEY) == 1
 
     on_stage(play)
 

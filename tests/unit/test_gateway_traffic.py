@@ -1,6 +1,8 @@
 """From Envoy's statistics, as Envoy 1.40 gave them, to what is told of the traffic."""
 
-from collections.abc import Mapping
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -11,8 +13,8 @@ from conch.gateway.epoch import Epoch
 from conch.gateway.metrics import exposition
 from conch.gateway.routed import RoutedObject, RoutedShare, Snapshot
 from conch.gateway.sync import RouteState
-from conch.gateway.traffic import REREAD_SECONDS, TrafficReader, buckets, count, make_report
-from tests.support.virtual_time import run_virtually, virtual_now
+from conch.gateway.traffic import Counts, Sent, TrafficReader, buckets, count, make_report
+from tests.support.virtual_time import run_virtually
 
 ROUTED = RoutedObject(
     namespace="ns",
@@ -84,14 +86,26 @@ class Held:
 
 
 def _report(stats: dict[str, int | str] | None = None) -> GatewayReport:
-    return make_report(
+    async def counts() -> Counts:
+        return count(STATS if stats is None else stats, HISTOGRAMS)
+
+    async def main() -> GatewayReport:
+        return await _make_report(counts, lambda _key: RouteState(generation="g7", endpoints=2))
+
+    return run_virtually(main)
+
+
+async def _make_report(
+    counts: Callable[[], Awaitable[Counts]], state: Callable[[tuple[str, str]], RouteState]
+) -> GatewayReport:
+    return await make_report(
         gateway="g-1",
         epoch="17",
         version="1",
         leaving=False,
         snapshot=Snapshot(objects={KEY: ROUTED}),
-        counts=count(STATS if stats is None else stats, HISTOGRAMS),
-        state=lambda _key: RouteState(generation="g7", endpoints=2),
+        counts=counts,
+        state=state,
         hold=Held(),
     )
 
@@ -158,7 +172,9 @@ class Admin:
 
     async def stats(self, pattern: str) -> dict[str, int | str]:
         self.asked.append(pattern)
-        return dict(self.told)
+        told = {name: value for name, value in self.told.items() if re.search(pattern, name)}
+        await asyncio.sleep(0.01)
+        return told
 
     async def histograms(self, _pattern: str) -> dict[str, Histogram]:
         return {}
@@ -167,16 +183,35 @@ class Admin:
         return ServerInfo(state="LIVE", version="1.40", uptime_seconds=self.uptime_seconds)
 
 
-def test_envoy_is_asked_once_for_all_who_want_to_know() -> None:
+def test_counts_are_never_older_than_the_question_and_envoy_is_asked_once_for_all_who_wait() -> None:
     async def main() -> None:
         admin = Admin()
-        now = 10.0
-        reader = TrafficReader(cast(EnvoyAdmin, admin), clock=lambda: now)
-        assert await reader.counts() is await reader.counts()
-        assert len(admin.asked) == 1
-        now += REREAD_SECONDS
-        await reader.counts()
+        reader = TrafficReader(cast(EnvoyAdmin, admin))
+        first = asyncio.create_task(reader.counts())
+        await asyncio.sleep(0.001)
+        admin.told["http.ns.a.downstream_rq_active"] = 0
+        later = [asyncio.create_task(reader.counts()) for _ in range(3)]
+        assert (await first).in_flight[KEY] == 5
+        assert {(await each).in_flight[KEY] for each in later} == {0}
         assert len(admin.asked) == 2
+        admin.told["http.ns.a.downstream_rq_active"] = 9
+        assert (await reader.counts()).in_flight[KEY] == 9
+
+    run_virtually(main)
+
+
+def test_what_is_in_flight_is_counted_after_the_generation_that_is_told_with_it() -> None:
+    async def main() -> None:
+        generation = "g7"
+
+        async def counts() -> Counts:
+            nonlocal generation
+            # Envoy acknowledges the next one while it is counted.
+            generation = "g8"
+            return count(STATS, HISTOGRAMS)
+
+        told = await _make_report(counts, lambda _key: RouteState(generation=generation))
+        assert told.objects["ns/a"].generation == "g7"
 
     run_virtually(main)
 
@@ -184,12 +219,9 @@ def test_envoy_is_asked_once_for_all_who_want_to_know() -> None:
 def test_a_total_never_goes_back_while_a_retry_is_due_but_begins_anew_with_envoy() -> None:
     async def main() -> None:
         admin = Admin()
-        now = 0.0
-        reader = TrafficReader(cast(EnvoyAdmin, admin), clock=lambda: now)
+        reader = TrafficReader(cast(EnvoyAdmin, admin))
 
         async def requests(**stats: int) -> int:
-            nonlocal now
-            now += 1
             admin.told |= {f"cluster.ns/w2/http.upstream_rq_{stat}": value for stat, value in stats.items()}
             return (await reader.counts()).workloads["ns", "w2"].requests
 
@@ -202,11 +234,11 @@ def test_a_total_never_goes_back_while_a_retry_is_due_but_begins_anew_with_envoy
     run_virtually(main)
 
 
-def test_what_is_unfinished_is_asked_of_the_clusters_of_those_objects_only() -> None:
+def test_what_was_sent_is_asked_of_the_clusters_of_those_objects_only() -> None:
     async def main() -> None:
         admin = Admin()
-        reader = TrafficReader(cast(EnvoyAdmin, admin), clock=virtual_now)
-        assert await reader.unfinished([ROUTED]) == {KEY: 2}
+        reader = TrafficReader(cast(EnvoyAdmin, admin))
+        assert await reader.sent([ROUTED]) == {KEY: Sent(unfinished=2, total=13 + 4 + 6)}
         assert "ns/w1/grpc|ns/w1/http|ns/w2/grpc" in admin.asked[0]
 
     run_virtually(main)

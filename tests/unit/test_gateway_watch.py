@@ -3,11 +3,19 @@
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from conch.api import names
 from conch.api.gateway import Gateway
 from conch.gateway.routed import Endpoint, RoutedShare, Snapshot
-from conch.gateway.watch import SLICE_CONTROLLER, Watch, is_reachable, project_object, project_slice
+from conch.gateway.watch import (
+    ENDPOINTS_MOST,
+    SLICE_CONTROLLER,
+    Watch,
+    is_reachable,
+    project_object,
+    project_slice,
+)
 from conch.kube.client import KubeClient
 
 OWN = "10.0.0.9"
@@ -179,6 +187,26 @@ def test_no_server_is_the_gateway_itself_or_its_node(address: str) -> None:
     followed.put(_object())
     followed.put_slice(_workload_slice(_endpoint("p1", address)))
     assert followed.snapshot.endpoints == {}
+
+
+@pytest.mark.parametrize("address", [OWN, f"::ffff:{OWN}"])
+def test_a_pod_that_has_the_gateways_own_address_is_no_server(address: str) -> None:
+    followed = Followed()
+    followed.put(_object())
+    followed.put_slice(_workload_slice(_endpoint("p1", address), _endpoint("p2", "10.0.0.2")))
+    assert followed.snapshot.endpoints == {("ns", "w1"): {Endpoint(pod="p2", address="10.0.0.2")}}
+
+
+def test_of_more_servers_than_it_can_take_a_gateway_keeps_the_same_ones_and_says_so_once() -> None:
+    followed = Followed()
+    followed.put(_object())
+    endpoints = [_endpoint(f"p{n:04}", f"10.1.{n // 256}.{n % 256}") for n in range(ENDPOINTS_MOST + 5)]
+    with capture_logs() as logs:
+        followed.put_slice(_workload_slice(*endpoints))
+        followed.put_slice(_workload_slice(*endpoints[1:]))
+    kept = {each.pod for each in followed.snapshot.endpoints["ns", "w1"]}
+    assert kept == {f"p{n:04}" for n in range(1, ENDPOINTS_MOST + 1)}
+    assert [each["servers"] for each in logs] == [ENDPOINTS_MOST + 5]
 
 
 def test_public_slices_tell_how_many_gateways_there_are_and_whether_this_is_one() -> None:

@@ -16,6 +16,7 @@ from conch.gateway.envoy.admin import EnvoyAwayError
 from conch.gateway.envoy.naming import ClusterId
 from conch.gateway.envoy.naming import Protocol as Spoken
 from conch.gateway.routed import ObjectKey, RoutedObject, Snapshot
+from conch.gateway.traffic import Sent
 
 _log = structlog.get_logger(__name__)
 
@@ -26,14 +27,18 @@ POLL_SECONDS: Final = 0.02
 """How often Envoy is asked what is unfinished, while somebody waits and servers are there."""
 UNSEEN_SECONDS: Final = 0.02
 """How long after its release a request may not be in Envoy's count yet; Envoy needs a millisecond or two."""
+HELD_MOST: Final = 10_000
+"""Requests of all objects together that one gateway holds: each is a connection to the sidecar, of some 15 KiB."""
+HELD_MOST_OF_ONE: Final = HELD_MOST // 2
+"""What any one object may have of them, whatever its `maxRequests`: there is always room for somebody else's."""
 RETRY_AFTER_SECONDS: Final = 5
 """What refused clients are told: about what a server needs that is nearly there."""
 
 GRPC_RESOURCE_EXHAUSTED: Final = 8
 GRPC_UNAVAILABLE: Final = 14
 
-Unfinished = Callable[[Iterable[ObjectKey]], Awaitable[Mapping[ObjectKey, int]]]
-"""How many requests of each object Envoy has sent to servers and has no whole answer to; raises EnvoyAwayError."""
+AskSent = Callable[[Iterable[ObjectKey]], Awaitable[Mapping[ObjectKey, Sent]]]
+"""What Envoy has sent to servers of each object; raises EnvoyAwayError."""
 
 
 class Routes(Protocol):
@@ -69,9 +74,10 @@ Verdict = GoOn | Refusal
 def places(object_: RoutedObject, gateways: int) -> int:
     """How many requests for the object one of the gateways may hold: its share, rounded up.
 
-    So all together may hold up to one less than the number of gateways above the bound.
+    So all together may hold up to one less than the number of gateways above the bound. Never more than
+    HELD_MOST_OF_ONE.
     """
-    return -(-object_.gateway.effective_hold.max_requests // max(gateways, 1))
+    return min(HELD_MOST_OF_ONE, -(-object_.gateway.effective_hold.max_requests // max(gateways, 1)))
 
 
 def allowance(object_: RoutedObject, *, servers: int, gateways: int) -> int:
@@ -96,6 +102,20 @@ class _Queue:
     """Let go, but Envoy is not told yet: there may be many, and this process may be busy."""
     released: deque[float] = field(default_factory=deque)
     """When Envoy was told of the last ones, as long as it may not count them yet."""
+    let_go: int = 0
+    """All so far."""
+    sent: int = 0
+    """What Envoy had sent in all when it was last asked, and ..."""
+    direct: int | None = None
+    """... the most of it that did not wait here. It jumps back when some are let go, until Envoy counts them."""
+
+    def is_overtaken(self, sent: Sent) -> bool:
+        """Whether others went to servers since the last question."""
+        direct = sent.total - self.let_go
+        known, is_other_envoy = self.direct, sent.total < self.sent
+        self.sent = sent.total
+        self.direct = direct if known is None or is_other_envoy else max(known, direct)
+        return known is not None and not is_other_envoy and direct > known
 
 
 class Hold:
@@ -106,14 +126,14 @@ class Hold:
         *,
         snapshot: Callable[[], Snapshot],
         routes: Routes,
-        unfinished: Unfinished,
+        sent: AskSent,
         clock: Callable[[], float],
         on_held: Callable[[], None] = lambda: None,
     ) -> None:
         """`clock` is in seconds; `on_held` is called whenever one more request is held."""
         self._snapshot = snapshot
         self._routes = routes
-        self._unfinished = unfinished
+        self._sent = sent
         self._clock = clock
         self._on_held = on_held
         self._queues: dict[ObjectKey, _Queue] = {}
@@ -144,6 +164,10 @@ class Hold:
         refusal = _no_hope(object_)
         if refusal is None and queue and len(queue.waiting) >= places(object_, snapshot.gateways.get(key, 1)):
             refusal = _exhausted("no server of this model is ready yet, and as many requests wait as may")
+        if refusal is None and sum(self.held().values()) >= HELD_MOST:
+            refusal = _exhausted(
+                "no server of this model is ready yet, and this gateway holds as many requests as it may"
+            )
         verdict = refusal or await self._wait(key, protocol, object_.gateway.effective_hold.seconds)
         if isinstance(verdict, Refusal):
             self._refused[key] = self._refused.get(key, 0) + 1
@@ -198,8 +222,14 @@ class Hold:
                 _answer_all(queue, refusal)
 
     async def _release(self, keys: Iterable[ObjectKey]) -> None:
+        """Let as many go as the servers have room for.
+
+        Once there are servers, new requests go to them without asking here, and may fill all the room that there is. So
+        whenever some did since the last look, one that waits goes as well: nobody waits for ever, and what waits takes
+        its turns with what comes. While no others come, the room alone counts: then servers finish what was let go.
+        """
         asked_at = self._clock()
-        unfinished = await self._unfinished(keys)
+        sent = await self._sent(keys)
         snapshot = self._snapshot()
         for key in keys:
             queue, object_ = self._queues[key], snapshot.objects.get(key)
@@ -208,7 +238,10 @@ class Hold:
             if object_ is None:
                 continue
             most = allowance(object_, servers=self._routes.servers(key), gateways=snapshot.gateways.get(key, 1))
-            free = most - unfinished.get(key, 0) - queue.going - len(queue.released)
+            of_object = sent.get(key, Sent())
+            free = most - of_object.unfinished - queue.going - len(queue.released)
+            if queue.is_overtaken(of_object):
+                free = max(free, 1)
             for _ in range(min(free, len(queue.waiting))):
                 place, protocol = next(iter(queue.waiting.items()))
                 target = self._target(key, protocol)
@@ -218,6 +251,7 @@ class Hold:
                 if not place.done():
                     place.set_result(target)
                     queue.going += 1
+                    queue.let_go += 1
 
     def _target(self, key: ObjectKey, protocol: Spoken) -> GoOn | None:
         """A cluster of the object that has servers, by weight."""

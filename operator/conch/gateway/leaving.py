@@ -7,10 +7,10 @@ their clients, and Envoy's own draining of listeners does not either: they end w
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -19,7 +19,7 @@ from conch.gateway.envoy.admin import EnvoyAwayError
 _log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS: Final = 0.25
-STATS: Final = r"^http\.[^.]+\.[^.]+\.downstream_(rq_total|rq_active|cx_active)$"
+STATS: Final = r"^http\.[^.]+\.[^.]+\.downstream_rq_(total|active)$"
 
 
 class Admin(Protocol):
@@ -52,7 +52,18 @@ class LeavingTimes:
     drain_seconds: float
     """How long to wait after that for what is in flight."""
     idle_seconds: float
-    """After so long without a request, connections that are still open count as unused."""
+    """For so long after it is unlisted no request may have come or be unfinished. Not shorter than the kube-proxies
+    need to hear of it: they take changes in batches of a second and more, and until then new clients are sent here."""
+
+
+def is_ending(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is about to be ended: deleted, evicted, preempted, or failed (as nodes do that shut down)."""
+    status = pod.get("status") or {}
+    is_disrupted = any(
+        each.get("type") == "DisruptionTarget" and each.get("status") == "True"
+        for each in status.get("conditions") or ()
+    )
+    return "deletionTimestamp" in pod["metadata"] or status.get("phase") == "Failed" or is_disrupted
 
 
 class Leaving:
@@ -63,16 +74,19 @@ class Leaving:
         admin: Admin,
         *,
         is_deleted: Callable[[], Awaitable[bool]],
-        listed: Callable[[], int],
+        listed: Callable[[], int | None],
         times: LeavingTimes,
         clock: Callable[[], float],
     ) -> None:
-        """`is_deleted`: whether the pod is being deleted. `listed`: how many public slices name this gateway."""
+        """`is_deleted`: whether the pod is about to end. `listed`: how many public slices name this gateway; None while
+        that is not known.
+        """
         self._admin = admin
         self._is_deleted = is_deleted
         self._listed = listed
         self._times = times
         self._clock = clock
+        self._question: asyncio.Task[bool] | None = None
         self._departure: asyncio.Task[Departure] | None = None
 
     @property
@@ -83,9 +97,9 @@ class Leaving:
     async def leave(self) -> Departure:
         """Returns when Envoy may be stopped.
 
-        Anybody who reaches the port may ask, so it is done only if the API server says that the pod is being deleted.
+        Anybody who reaches the port may ask, so it is done only if the API server says that the pod is about to end.
         """
-        if self._departure is None and not await self._is_deleted():
+        if self._departure is None and not await self._ask():
             return Departure.NOT_DELETED
         # Two may have asked at the same time.
         if self._departure is None:
@@ -93,10 +107,17 @@ class Leaving:
         # Whoever asks and goes away must not end it for the others.
         return await asyncio.shield(self._departure)
 
+    async def _ask(self) -> bool:
+        """One question for all who come meanwhile: a flood of them must not reach the API server."""
+        if self._question is None or self._question.done():
+            self._question = asyncio.ensure_future(self._is_deleted())
+        return await asyncio.shield(self._question)
+
     async def _depart(self) -> Departure:
         started = self._clock()
         _log.info("leaving", listed=self._listed())
-        while self._listed():
+        # Not known is no reason to believe that nobody is sent here.
+        while self._listed() != 0:
             if self._clock() - started >= self._times.unlisted_seconds:
                 _log.warning("still listed, but time is over", listed=self._listed())
                 break
@@ -120,10 +141,8 @@ class Leaving:
                 total, active = _sum(stats, ".downstream_rq_total"), _sum(stats, ".downstream_rq_active")
                 if active or total != total_before:
                     total_before, quiet_since = total, self._clock()
-                else:
-                    is_unused = self._clock() - quiet_since >= self._times.idle_seconds
-                    if is_unused or not _sum(stats, ".downstream_cx_active"):
-                        return Departure.SAFE
+                elif self._clock() - quiet_since >= self._times.idle_seconds:
+                    return Departure.SAFE
             await asyncio.sleep(_LOOK_SECONDS)
         return Departure.LATE
 

@@ -23,12 +23,12 @@ from conch.gateway.envoy.listener import AccessLog, ListenerOptions
 from conch.gateway.envoy.render import Renderer, RenderOptions
 from conch.gateway.epoch import Epoch
 from conch.gateway.hold import Hold
-from conch.gateway.leaving import Leaving, LeavingTimes
+from conch.gateway.leaving import Leaving, LeavingTimes, is_ending
 from conch.gateway.report_server import Told
 from conch.gateway.routed import ObjectKey
 from conch.gateway.settings import GatewaySettings
 from conch.gateway.sync import Synchroniser
-from conch.gateway.traffic import TrafficReader, make_report
+from conch.gateway.traffic import Sent, TrafficReader, make_report
 from conch.gateway.wakes import Wakes
 from conch.gateway.watch import Watch
 from conch.kube import resources
@@ -59,7 +59,7 @@ class Gateway:
         self._files = ResourceFiles(settings.dynamic_folder)
         self._admin = EnvoyAdmin(session, settings.admin_port)
         self._epoch = Epoch(self._admin, settings.config_folder / "epoch", clock=time.time)
-        self._traffic = TrafficReader(self._admin, clock=time.monotonic)
+        self._traffic = TrafficReader(self._admin)
         self._watch = Watch(client, own_address=settings.address, on_change=self._watch_changed)
         self._is_listed_once = False
         listener = ListenerOptions(
@@ -77,7 +77,7 @@ class Gateway:
         self._hold = Hold(
             snapshot=self._watch.snapshot,
             routes=self._sync,
-            unfinished=self._unfinished,
+            sent=self._sent,
             clock=time.monotonic,
             on_held=lambda: self._wakes.changed(),
         )
@@ -85,7 +85,7 @@ class Gateway:
         self._leaving = Leaving(
             self._admin,
             is_deleted=self._is_deleted,
-            listed=lambda: self._watch.listed,
+            listed=lambda: self._watch.listed if self._is_listed_once else None,
             times=LeavingTimes(
                 unlisted_seconds=settings.unlisted_seconds,
                 drain_seconds=settings.drain_seconds,
@@ -101,6 +101,7 @@ class Gateway:
             dynamic_folder=self._settings.dynamic_folder,
             admin_port=self._settings.admin_port,
             hold_port=self._settings.hold_port,
+            memory_bytes=self._settings.envoy_memory_bytes,
         )
         self._files.prepare()
         fresh = self._settings.bootstrap_file.with_suffix(".new")
@@ -159,18 +160,18 @@ class Gateway:
     def _route_changed(self, _key: ObjectKey) -> None:
         self._hold.changed()
 
-    async def _unfinished(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, int]:
+    async def _sent(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, Sent]:
         objects = self._watch.snapshot().objects
-        return await self._traffic.unfinished(objects[key] for key in keys if key in objects)
+        return await self._traffic.sent(objects[key] for key in keys if key in objects)
 
     async def report(self) -> GatewayReport:
         """What the operator is told; raises EnvoyAwayError."""
-        return make_report(
+        return await make_report(
             gateway=self._settings.pod,
             epoch=await self._epoch.now(),
             version=version("conch"),
             leaving=self._leaving.has_begun,
-            counts=await self._traffic.counts(),
+            counts=self._traffic.counts,
             snapshot=self._watch.snapshot(),
             state=self._sync.state,
             hold=self._hold,
@@ -184,12 +185,11 @@ class Gateway:
         return "" if await self._admin.is_ready() else "Envoy is not live"
 
     async def _is_deleted(self) -> bool:
-        """Whether the API server says that this pod is being deleted; no if it does not answer in time."""
+        """Whether the API server says that this pod is about to end; no if it does not answer in time."""
         end = time.monotonic() + _POD_SECONDS
         while time.monotonic() < end:
             try:
-                pod = await self._client.get_metadata(resources.PODS, self._settings.namespace, self._settings.pod)
-                return "deletionTimestamp" in pod["metadata"]
+                return is_ending(await self._client.get(resources.PODS, self._settings.namespace, self._settings.pod))
             except (ApiError, ApiUnavailableError) as error:
                 _log.warning("not known whether this pod is being deleted", error=str(error))
             await asyncio.sleep(_POD_RETRY_SECONDS)

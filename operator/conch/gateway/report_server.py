@@ -1,6 +1,8 @@
 """The sidecar's port: for the kubelet, for Prometheus, and (with the gateways' token) for the operator."""
 
+import asyncio
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from conch.gateway.metrics import exposition
 from conch.gateway.wakes import Wakes
 
 LEAVE_PATH = "/leave"
+METRICS_SECONDS = 1.0
+"""How old what `/metrics` answers may be: anybody may ask, and it costs Envoy and this process a good deal."""
 
 _DEPARTURES = {
     Departure.SAFE: (200, "nothing is in flight\n"),
@@ -35,6 +39,27 @@ class Told:
     """Why this gateway is not to get clients; empty if it is."""
     wakes: Wakes
     leaving: Leaving
+    clock: Callable[[], float] = time.monotonic
+    """In seconds; only grows."""
+
+
+class _Metrics:
+    """The text of `/metrics`, made once per METRICS_SECONDS for all who ask."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._lock = asyncio.Lock()
+        self._made: tuple[float, bytes] | None = None
+
+    async def text(self) -> bytes:
+        async with self._lock:
+            if self._made is None or self._told.clock() - self._made[0] >= METRICS_SECONDS:
+                try:
+                    of_objects = exposition(await self._told.report())
+                except EnvoyAwayError:
+                    of_objects = b""
+                self._made = self._told.clock(), generate_latest() + of_objects
+            return self._made[1]
 
 
 def make_application(told: Told) -> web.Application:
@@ -79,12 +104,10 @@ def make_application(told: Told) -> web.Application:
             return web.Response(status=503, text=f"{problem}\n")
         return web.Response(text="ready\n")
 
+    made_metrics = _Metrics(told)
+
     async def metrics(_request: web.Request) -> web.Response:
-        try:
-            of_objects = exposition(await told.report())
-        except EnvoyAwayError:
-            of_objects = b""
-        return web.Response(body=generate_latest() + of_objects, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await made_metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def leave(_request: web.Request) -> web.Response:
         status, text = _DEPARTURES[await told.leaving.leave()]

@@ -31,12 +31,14 @@ class GatewaySettings:
     access_log: bool = False
     header_kib_most: int = HEADER_KIB_DEFAULT
     """All headers of a request together."""
+    envoy_memory_bytes: int | None = None
+    """The memory limit of Envoy's container; None if it has none."""
     unlisted_seconds: float = 60.0
     """How long a gateway that leaves waits until no public slice names it any more."""
     drain_seconds: float = 600.0
     """How long it waits after that for the requests that it has."""
     idle_seconds: float = 5.0
-    """How long nothing may have come before connections that are only kept open count as unused."""
+    """How long nothing may have come since then; connections that are only kept open do not count."""
     log_format: Literal["json", "console"] = "json"
     log_level: str = "info"
 
@@ -59,6 +61,7 @@ class GatewaySettings:
                 admin_port=int(env.get("CONCH_GATEWAY_ADMIN_PORT", default.admin_port)),
                 hold_port=int(env.get("CONCH_GATEWAY_HOLD_PORT", default.hold_port)),
                 header_kib_most=int(env.get("CONCH_GATEWAY_MAX_REQUEST_HEADERS_KIB", default.header_kib_most)),
+                envoy_memory_bytes=int(env.get("CONCH_GATEWAY_ENVOY_HEAP_BYTES", 0)) or None,
                 access_log=_flag(env.get("CONCH_GATEWAY_ACCESS_LOG", "false")),
                 unlisted_seconds=float(env.get("CONCH_GATEWAY_UNLISTED_SECONDS", default.unlisted_seconds)),
                 drain_seconds=float(env.get("CONCH_GATEWAY_DRAIN_SECONDS", default.drain_seconds)),

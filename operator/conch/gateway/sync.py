@@ -17,7 +17,10 @@ from conch.gateway.routed import ObjectKey, Snapshot
 
 _log = structlog.get_logger(__name__)
 
+ROUTE_CHANGED: Final = "the route changed"
+"""Logged for each object, so that the times of single changes can be read from a log of level debug."""
 _NOT_YET: Final = "Envoy has not acknowledged it yet"
+_WARMS_UP: Final = "the first health checks of its servers are not over"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class SyncTimes:
     """How often it is asked whether Envoy has restarted, and whether a departure or another try is due."""
     departure_seconds: float = DRAIN_SECONDS
     """How long requests are still served for an object that left; not shorter than Envoy drains its listener."""
+    warming_look_seconds: float = 0.1
+    """How often Envoy is asked whether servers have passed their first health check, while some have not."""
     retry_seconds: float = 30.0
     """After this, what Envoy refused is tried again without a change."""
 
@@ -85,6 +90,8 @@ class Synchroniser:
         self._serving: dict[ObjectKey, ObjectConfig] = {}
         self._refused: dict[ObjectKey, _Refused] = {}
         self._departures: dict[str, float] = {}
+        self._warming: set[ObjectKey] = set()
+        """Objects that stay as they were until Envoy uses their clusters; nobody else waits for that."""
 
     def want(self, snapshot: Snapshot) -> None:
         """What is to be routed from now on."""
@@ -99,7 +106,8 @@ class Synchroniser:
         if words := self._words_against(key):
             return RouteState(generation=generation, waits_for=words, rejected=True, endpoints=endpoints)
         wanted = self._wanted.objects.get(key)
-        waits_for = done.waits_for if done and done is wanted else _NOT_YET if wanted else ""
+        not_yet = _WARMS_UP if key in self._warming else _NOT_YET
+        waits_for = done.waits_for if done and done is wanted else not_yet if wanted else ""
         return RouteState(generation=generation, waits_for=waits_for, endpoints=endpoints)
 
     def servers(self, key: ObjectKey) -> int:
@@ -116,15 +124,16 @@ class Synchroniser:
         """Until it is cancelled."""
         self._have = {kind: self._delivery.delivered(kind) for kind in Kind}
         while True:
-            if await self._news_within(self._times.look_seconds):
-                await asyncio.sleep(self._times.settle_seconds)
+            times = self._times
+            if await self._news_within(times.warming_look_seconds if self._warming else times.look_seconds):
+                await asyncio.sleep(times.settle_seconds)
                 self._news.clear()
                 await self._round()
                 self.synced.set()
             elif await self._delivery.has_restarted():
                 _log.info("Envoy has started anew")
                 await self._deliver_again()
-            elif self._is_due():
+            elif self._is_due() or await self._has_warmed_up():
                 await self._round()
 
     async def _news_within(self, seconds: float) -> bool:
@@ -139,6 +148,14 @@ class Synchroniser:
         return any(now >= each.retry_at for each in self._refused.values()) or any(
             now >= at for at in self._departures.values()
         )
+
+    async def _has_warmed_up(self) -> bool:
+        """Whether anything has become possible that had to wait for a first health check."""
+        return bool(self._warming) and not self._warming <= await self._warming_objects(self._wanted)
+
+    async def _warming_objects(self, wanted: EnvoyConfig) -> set[ObjectKey]:
+        names = await self._delivery.warming()
+        return {key for key, each in wanted.objects.items() if names and not names.isdisjoint(each.clusters)}
 
     async def _round(self) -> None:
         """Bring Envoy to the newest snapshot."""
@@ -156,7 +173,11 @@ class Synchroniser:
             key: each for key, each in self._serving.items() if key in wanted.objects and wanted.objects[key].endpoints
         }
         self._tell_changes(before)
-        await self._step(Kind.CLUSTERS, change, change.clusters_added())
+        if await self._step(Kind.CLUSTERS, change, change.clusters_added()) or self._warming:
+            before = self._states()
+            self._warming = await self._warming_objects(wanted) - change.stuck
+            self._tell_changes(before)
+        change.stuck |= self._warming
         before = self._states()
         self._serving |= {
             key: each for key, each in wanted.objects.items() if key not in change.stuck and each.endpoints
@@ -171,13 +192,18 @@ class Synchroniser:
         self._done = {key: each for key, each in self._done.items() if key in wanted.objects} | {
             key: each for key, each in wanted.objects.items() if key not in change.stuck
         }
-        self._refused = {key: each for key, each in self._refused.items() if key in change.stuck}
+        self._refused = {
+            key: each for key, each in self._refused.items() if key in change.stuck and key not in self._warming
+        }
         self._tell_changes(before)
 
-    async def _step(self, kind: Kind, change: Transition, target: dict[str, str]) -> None:
-        """One delivery, if it changes anything; objects that Envoy refuses something of become stuck."""
+    async def _step(self, kind: Kind, change: Transition, target: dict[str, str]) -> bool:
+        """One delivery if it changes anything, and whether it did.
+
+        Objects that Envoy refuses something of become stuck.
+        """
         if target == self._have[kind] and kind in self._confirmed:
-            return
+            return False
         taken = await deliver_good_part(self._delivery, kind, have=self._have[kind], target=target)
         self._have[kind] = taken.resources
         self._confirmed.add(kind)
@@ -190,6 +216,7 @@ class Synchroniser:
                     words=f"{kind.name.lower()[:-1]} {name}: {words}",
                     retry_at=self._clock() + self._times.retry_seconds,
                 )
+        return True
 
     async def _deliver_again(self) -> None:
         """To an Envoy that has just read the files: see that it took them, and what it no longer takes."""
@@ -199,7 +226,8 @@ class Synchroniser:
             target, self._have[kind] = self._have[kind], {}
             self._confirmed.discard(kind)
             await self._step(kind, change, target)
-        for key in change.stuck:
+        self._warming = await self._warming_objects(self._wanted) - change.stuck
+        for key in change.stuck | self._warming:
             self._done.pop(key, None)
         self._tell_changes(before)
 
@@ -226,4 +254,6 @@ class Synchroniser:
         after = self._states()
         for key in sorted({*before, *after}):
             if before.get(key) != after.get(key):
+                now = after.get(key, RouteState())
+                _log.debug(ROUTE_CHANGED, object="/".join(key), generation=now.generation, endpoints=now.endpoints)
                 self._on_change(key)

@@ -15,7 +15,7 @@ What is counted, and by which of Envoy's numbers (tried on Envoy 1.40):
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -34,14 +34,12 @@ from conch.gateway.envoy.naming import Protocol as Spoken
 from conch.gateway.routed import ObjectKey, RoutedObject, Snapshot
 from conch.gateway.sync import RouteState
 
-REREAD_SECONDS: Final = 0.5
-"""Whoever asks sooner gets what was read for the one before."""
-
 _ACTIVE: Final = ("upstream_rq_active", "upstream_rq_pending_active")
 _ATTEMPTS: Final = ("upstream_rq_total", "upstream_rq_pending_failure_eject")
 _RETRIES: Final = "upstream_rq_retry"
 _OVERFLOW: Final = "upstream_rq_pending_overflow"
 _CLUSTER_STATS: Final = (*_ACTIVE, *_ATTEMPTS, _RETRIES, _OVERFLOW)
+_SENT: Final = (*_ACTIVE, "upstream_rq_total")
 _CLUSTER: Final = r"^cluster\..+/(http|grpc)\."
 STATS: Final = "|".join(
     (
@@ -178,22 +176,35 @@ def _workload_traffic(counts: WorkloadCounts) -> WorkloadTraffic:
     )
 
 
-class TrafficReader:
-    """Reads Envoy's statistics, at most once per REREAD_SECONDS. Raises EnvoyAwayError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What Envoy has sent to an object's servers."""
 
-    def __init__(self, admin: EnvoyAdmin, *, clock: Callable[[], float]) -> None:
+    unfinished: int = 0
+    """Requests without a whole answer at this moment."""
+    total: int = 0
+    """Attempts since Envoy's start."""
+
+
+class TrafficReader:
+    """Reads Envoy's statistics. Raises EnvoyAwayError."""
+
+    def __init__(self, admin: EnvoyAdmin) -> None:
         self._admin = admin
-        self._clock = clock
         self._lock = asyncio.Lock()
-        self._read: tuple[float, Counts] | None = None
+        self._begun = 0
+        """How many times Envoy was asked."""
+        self._read: tuple[int, Counts] | None = None
+        """The last answer, and the number of its question."""
 
     async def counts(self) -> Counts:
-        """What Envoy counts now, or has a moment ago."""
+        """What Envoy counts now: never what was read before this call. All who wait for it get one answer."""
+        begun_before = self._begun
         async with self._lock:
-            if self._read is None or self._clock() - self._read[0] >= REREAD_SECONDS:
-                started = self._clock()
+            if self._read is None or self._read[0] <= begun_before:
+                self._begun += 1
                 counts = count(await self._admin.stats(STATS), await self._admin.histograms(HISTOGRAMS))
-                self._read = started, self._never_back(counts)
+                self._read = self._begun, self._never_back(counts)
             return self._read[1]
 
     def _never_back(self, counts: Counts) -> Counts:
@@ -205,8 +216,8 @@ class TrafficReader:
                 now.counted = was.requests
         return counts
 
-    async def unfinished(self, objects: Iterable[RoutedObject]) -> Mapping[ObjectKey, int]:
-        """Requests of these objects that are with servers at this very moment; for the hold, so never from memory."""
+    async def sent(self, objects: Iterable[RoutedObject]) -> Mapping[ObjectKey, Sent]:
+        """What is with the servers of these objects at this very moment."""
         objects = tuple(objects)
         clusters = {
             str(ClusterId(namespace=each.namespace, workload=share.workload, protocol=protocol))
@@ -215,30 +226,35 @@ class TrafficReader:
             for protocol in Spoken
         }
         # The names are DNS labels and slashes: nothing in them has a meaning in a regular expression.
-        pattern = rf"^cluster\.({'|'.join(sorted(clusters))})\.({'|'.join(_ACTIVE)})$"
+        pattern = rf"^cluster\.({'|'.join(sorted(clusters))})\.({'|'.join(_SENT)})$"
         counts = count(await self._admin.stats(pattern), {})
-        return {
-            each.key: sum(
-                counts.workloads[(each.namespace, share.workload)].active
-                for share in each.shares
-                if (each.namespace, share.workload) in counts.workloads
-            )
-            for each in objects
-        }
+        return {each.key: _sent(each, counts) for each in objects}
 
 
-def make_report(
+def _sent(object_: RoutedObject, counts: Counts) -> Sent:
+    keys = {(object_.namespace, share.workload) for share in object_.shares}
+    known = [counts.workloads[key] for key in keys if key in counts.workloads]
+    return Sent(unfinished=sum(each.active for each in known), total=sum(each.attempts for each in known))
+
+
+async def make_report(
     *,
     gateway: str,
     epoch: str,
     version: str,
     leaving: bool,
     snapshot: Snapshot,
-    counts: Counts,
+    counts: Callable[[], Awaitable[Counts]],
     state: Callable[[ObjectKey], RouteState],
     hold: Held,
 ) -> GatewayReport:
-    """Everything that the operator is told."""
+    """Everything that the operator is told. `counts` counts at the time of its call; raises what it raises.
+
+    The states are taken first: whoever reads an acknowledged generation and "nothing in flight" takes what that
+    generation sends nothing to for idle, so the counting must not be older than the acknowledgement.
+    """
+    states = {key: state(key) for key in snapshot.objects}
+    counted = await counts()
     held = hold.held()
     return GatewayReport(
         gateway=gateway,
@@ -247,7 +263,7 @@ def make_report(
         leaving=leaving,
         objects={
             "/".join(key): object_traffic(
-                object_, counts, state=state(key), held=held.get(key, 0), refused=hold.refused(key)
+                object_, counted, state=states[key], held=held.get(key, 0), refused=hold.refused(key)
             )
             for key, object_ in snapshot.objects.items()
         },

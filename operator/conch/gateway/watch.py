@@ -4,7 +4,7 @@ While the API server is away, everything that is known stays.
 
 Whoever may write EndpointSlices or Services in a namespace may bear our labels there, but reaches only the objects of
 that namespace: everything is kept by namespace. Addresses that would lead into the gateway's own pod or to its node's
-link are left out, wherever they come from.
+link are left out, wherever they come from, and so are those beyond ENDPOINTS_MOST.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+import structlog
 from pydantic import ValidationError
 
 from conch.api import names
@@ -25,6 +26,10 @@ from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.reflector import Reflector
 
+_log = structlog.get_logger(__name__)
+
+ENDPOINTS_MOST: Final = 1000
+"""Of a workload. Each costs every gateway memory and health checks, and a namespace can have any number of pods."""
 SLICE_CONTROLLER: Final = "endpointslice-controller.k8s.io"
 _SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_MODEL_DEPLOYMENT}"
 _STATUS_FIELDS: Final = ("gateway", "traffic", "desiredReplicas")
@@ -132,12 +137,17 @@ def _ready(endpoints: Iterable[Mapping[str, Any]]) -> Iterable[Endpoint]:
 
 def is_reachable(address: str) -> bool:
     """Whether it may be sent to: not this machine itself, its link, or no machine at all."""
+    ip = _parsed(address)
+    return ip is not None and not (ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast)
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The one form of an address that can be written in several; None for what is none."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
-        return False
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    return not (ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast)
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
 
 
 class Watch:
@@ -155,6 +165,8 @@ class Watch:
         """(namespace, internal Service) -> the workload that an object says it has there."""
         self._public: dict[ObjectKey, dict[str, PublicSlice]] = {}
         self._listed: set[ObjectKey] = set()
+        self._too_many: set[tuple[str, str]] = set()
+        """(namespace, workload) of those with more than ENDPOINTS_MOST, which the log tells once."""
         self._snapshot: Snapshot | None = None
         self._model_deployments: Reflector[ObservedObject | None] = Reflector(
             client, resources.MODEL_DEPLOYMENTS, project=project_object, on_change=self.object_changed
@@ -221,6 +233,7 @@ class Watch:
         for workload in old - new:
             self._workloads.pop((namespace, names.workload_service(name, workload)), None)
             self._endpoints.pop((namespace, workload), None)
+            self._too_many.discard((namespace, workload))
         for workload in new - old:
             service = (namespace, names.workload_service(name, workload))
             self._workloads[service] = workload
@@ -256,7 +269,9 @@ class Watch:
             # The slice may come before the status that names the workload; object_changed looks again.
             return False
         key = (service[0], workload)
-        ready = frozenset[Endpoint]().union(*(each.ready for each in self._slices.get(service, {}).values()))
+        ready = self._bounded(
+            key, frozenset[Endpoint]().union(*(each.ready for each in self._slices.get(service, {}).values()))
+        )
         if ready == self._endpoints.get(key, frozenset()):
             return False
         if ready:
@@ -264,6 +279,18 @@ class Watch:
         else:
             del self._endpoints[key]
         return True
+
+    def _bounded(self, key: tuple[str, str], ready: frozenset[Endpoint]) -> frozenset[Endpoint]:
+        """Without this gateway itself, which would send to itself for ever, and no more than ENDPOINTS_MOST."""
+        own = _parsed(self._own_address)
+        others = frozenset(each for each in ready if _parsed(each.address) != own)
+        if len(others) <= ENDPOINTS_MOST:
+            self._too_many.discard(key)
+            return others
+        if key not in self._too_many:
+            self._too_many.add(key)
+            _log.warning("more servers than a gateway sends to", workload="/".join(key), servers=len(others))
+        return frozenset(sorted(others)[:ENDPOINTS_MOST])
 
     def _count(self, key: ObjectKey) -> bool:
         addresses = frozenset[str]().union(*(each.addresses for each in self._public.get(key, {}).values()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 WRITES: Final = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
@@ -35,6 +36,8 @@ class Request:
     code: int
     received: float
     answered: float
+    selector: str
+    """What narrows a list or watch, as the client wrote it."""
     continues: bool
     """Whether it asks for a further page of a list."""
 
@@ -69,6 +72,7 @@ class AuditLog:
 
 def _request(line: Mapping[str, Any]) -> Request:
     reference = line.get("objectRef", {})
+    query = parse_qs(urlsplit(line["requestURI"]).query)
     resource = "/".join(filter(None, (reference.get("resource", ""), reference.get("subresource", ""))))
     return Request(
         user=line["user"]["username"],
@@ -78,7 +82,8 @@ def _request(line: Mapping[str, Any]) -> Request:
         code=line.get("responseStatus", {}).get("code", 0),
         received=_seconds(line["requestReceivedTimestamp"]),
         answered=_seconds(line["stageTimestamp"]),
-        continues="&continue=" in line["requestURI"],
+        selector=",".join(query.get("labelSelector", ())),
+        continues="continue" in query,
     )
 
 
@@ -99,6 +104,11 @@ def without_lease(requests: Iterable[Request]) -> Iterator[Request]:
 def lists(requests: Iterable[Request]) -> list[Request]:
     """Where each list began."""
     return [request for request in requests if request.verb == "list" and not request.continues]
+
+
+def most_listed(requests: Iterable[Request]) -> int:
+    """How often the most listed was listed: one resource, or one part of it by labels (models' pods, gateways')."""
+    return max(Counter((each.resource, each.selector) for each in lists(requests)).values(), default=0)
 
 
 def busiest_second(requests: Iterable[Request]) -> int:

@@ -7,14 +7,25 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from conch.api import gateway_pod
+from conch.api.gateway_report import ObjectTraffic
 from conch.api.model_deployment import parse
 from conch.app.policy import installation_policy
 from conch.app.projections import CHILD_RESOURCES
 from conch.core.actions import Apply, EnsureAdminKey
-from conch.core.observed import ChildKind, Observed
+from conch.core.observed import ChildKind, Observed, ObservedGateway
 from conch.core.plan import plan
 from conch.kube.resources import Resource
 from conch.settings import ImageSettings, OperatorSettings
+
+_OBSERVED = Observed(
+    port=gateway_pod.PORTS_FIRST,
+    gateways=tuple(
+        ObservedGateway(name=address, address=address, ready=True, heard=True, traffic=ObjectTraffic(generation="any"))
+        for address in ("10.64.0.2", "10.64.0.3")
+    ),
+)
+"""Gateways that listen already: the EndpointSlice is written once, as it stays."""
 
 
 def bare_children(
@@ -28,7 +39,7 @@ def bare_children(
     images = ImageSettings(triton="localhost/triton:dev", agent="localhost/conch:dev")
     policy = installation_policy(OperatorSettings(images=images))
     planned = plan(
-        owner=parse({**model, "metadata": metadata}), observed=Observed(), policy=policy, now=datetime.now(UTC)
+        owner=parse({**model, "metadata": metadata}), observed=_OBSERVED, policy=policy, now=datetime.now(UTC)
     )
     for action in planned.actions:
         assert isinstance(action, Apply | EnsureAdminKey)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from conch.api import names
+from conch.kube.reflector import ObjectKey
 from conch.kube.resources import DEPLOYMENTS, MODEL_DEPLOYMENTS
 from tests.cluster.progress import say, step
 from tests.perf.scale import audit
@@ -55,7 +55,7 @@ class Results:
 
 async def floor(world: World, results: Results, objects: int) -> None:
     """What the cluster needs for as many plain Deployments of one pod; they are removed again."""
-    available, pods = world.count_floor(), world.count_pods()
+    available, pods = world.count_floor(), world.count_floor_pods()
     with step(f"{objects} plain Deployments"):
         started = time.monotonic()
         await world.create(DEPLOYMENTS, (plain_deployment(index) for index in range(objects)))
@@ -70,7 +70,7 @@ async def floor(world: World, results: Results, objects: int) -> None:
 
 async def bare(world: World, results: Results, objects: int) -> None:
     """The same children as Conch's, written by a bare client that does nothing else: the floor of this design."""
-    available, pods = world.count_floor(), world.count_pods()
+    available, pods = world.count_floor(), world.count_floor_pods()
     with step(f"the children of {objects} ModelDeployments without Conch"):
         started = time.monotonic()
         await world.create_bare(model(index) for index in range(objects))
@@ -78,7 +78,7 @@ async def bare(world: World, results: Results, objects: int) -> None:
         await available.reached(objects, "bare Deployments available", seconds=_LONG_SECONDS)
         results.note(bare_ready_seconds=time.monotonic() - started)
     with step("removing them"):
-        kinds = "deployments,services,configmaps,controllerrevisions,secrets"
+        kinds = "deployments,services,configmaps,controllerrevisions,secrets,endpointslices,poddisruptionbudgets"
         world.api.kubectl("delete", kinds, "-l", "conch.dev/model-deployment", "-n", FLOOR, "--wait=false")
         await pods.reached(0, "pods left", seconds=_LONG_SECONDS)
     for count in (available, pods):
@@ -134,7 +134,8 @@ async def edits(
 ) -> None:
     """Single edits, timed by the API server's audit log.
 
-    Each begins when the pods of the one before are there or gone: an edit is measured and not a load of edits.
+    Each begins when the pods of the one before are there: an edit is measured and not a load of edits. Each asks for
+    one replica more: with fewer a Deployment is written only once the gateways have drained the pod that goes.
     """
     replicas = world.count_replicas()
     await replicas.reached(objects, "Deployments", seconds=60)
@@ -160,9 +161,15 @@ async def edits(
 
 async def _edit_and_follow(world: World, replicas: Count, name: str, deployment: str) -> None:
     key = (MODELS, deployment)
-    wanted = 1 if replicas.value(key) == (2, 2) else 2
+    wanted = _replicas_wanted(replicas, key) + 1
     await world.edit(name, replicas=wanted)
     await replicas.until(lambda: replicas.value(key) == (wanted, wanted), f"{deployment} to follow", seconds=60)
+
+
+def _replicas_wanted(replicas: Count, key: ObjectKey) -> int:
+    value = replicas.value(key)
+    assert isinstance(value, tuple)
+    return int(value[0])
 
 
 def _delays(world: World, requests: Sequence[Request]) -> list[float]:
@@ -214,12 +221,11 @@ async def restart(world: World, results: Results, operator: OperatorProcess, obj
         await asyncio.sleep(10)
     requests = list(audit.without_lease(world.operator_requests(world.audit.read())))
     results.requests["restart"] = audit.by_kind(requests)
-    lists = Counter(each.resource for each in audit.lists(requests))
     results.note(
         restart_caught_up_seconds=max(caught_up, 0.0),
         restart_writes=sum(each.writes for each in requests),
         restart_events=sum(each.resource == "events" for each in requests),
-        restart_lists_per_resource=max(lists.values()),
+        restart_lists_per_resource=audit.most_listed(requests),
         restart_rss_mib=usage(operator.pid).resident_mib,
     )
 
@@ -229,14 +235,15 @@ async def outage(world: World, results: Results, operator: OperatorProcess) -> N
     pid = operator.pid
     replicas = world.count_replicas()
     key = (MODELS, (await _deployments(world))["model-0"])
+    await replicas.until(lambda: replicas.value(key) is not None, "the Deployments", seconds=60)
+    wanted = _replicas_wanted(replicas, key) + 1
     with step("API server restarted"):
         world.api.stop_server()
         world.api.start_server()
         world.audit.skip()
         started = time.monotonic()
-        await _edit_until_taken(world, "model-0", replicas=1)
-        await _edit_until_taken(world, "model-0", replicas=2)
-        await replicas.until(lambda: replicas.value(key) == (2, 2), "the edit to be acted on", seconds=120)
+        await _edit_until_taken(world, "model-0", replicas=wanted)
+        await replicas.until(lambda: replicas.value(key) == (wanted, wanted), "the edit to be acted on", seconds=120)
         recovered = time.monotonic() - started
         await settle(operator)
         # A watch that was not lost at once is found out by its own back-off, of 20 s at most.
@@ -248,7 +255,7 @@ async def outage(world: World, results: Results, operator: OperatorProcess) -> N
     results.requests["outage"] = audit.by_kind(lists)
     results.note(
         outage_recovered_seconds=recovered,
-        outage_lists_per_resource=max(Counter(each.resource for each in lists).values(), default=0),
+        outage_lists_per_resource=audit.most_listed(lists),
         outage_lists_per_second=audit.busiest_second(lists),
     )
 

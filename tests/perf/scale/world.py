@@ -171,13 +171,13 @@ class World:
             self.editor, DEPLOYMENTS, _wanted_and_available, selector=f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
         )
 
-    def count_pods(self) -> Count:
-        """All pods."""
-        return Count(self.editor, PODS, lambda _: True)
+    def count_floor_pods(self) -> Count:
+        """Pods in the floor's namespace."""
+        return Count(self.editor, PODS, lambda live: live["metadata"]["namespace"] == FLOOR)
 
     def silence_agents(self, silent: bool) -> None:
         """Make every agent take connections and never answer, or let them speak again."""
-        record = self._extras.get("agents")
+        record = self._extras.get("pods")
         assert record is not None
         os.kill(record.pid, signal.SIGUSR1 if silent else signal.SIGUSR2)
 
@@ -196,7 +196,7 @@ class World:
 
 @asynccontextmanager
 async def world(*, profiling: bool) -> AsyncIterator[World]:
-    """Everything started, the chart applied (but for the operator's own pods), fake nodes Ready."""
+    """Everything started, the chart applied (but for the operator's own pods), fake nodes and gateways Ready."""
     programs = binaries.ensure("kwok", "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler")
     policy = audit.policy(OPERATOR, _EDITOR)
     with ApiServer(
@@ -211,12 +211,16 @@ async def world(*, profiling: bool) -> AsyncIterator[World]:
         try:
             _install_chart(api)
             _start_nodes(api, extras, programs)
+            token = api.state / "gateway-token"
             extras.start(
-                "agents", [sys.executable, "-m", "tests.perf.scale.stub_agents", str(api.kubeconfig)], environment=_HERE
+                "pods",
+                [sys.executable, "-m", "tests.perf.scale.stub_pods", str(api.kubeconfig), str(token)],
+                environment=_HERE,
             )
             waiting.until(
-                lambda: waiting.answers("http://127.0.0.1:8080/healthz"), what="The agents' start", timeout_seconds=30
+                lambda: waiting.answers("http://127.0.0.1:8080/healthz"), what="The stubs' start", timeout_seconds=30
             )
+            _await_gateways(api)
             editor = await KubeClient.connect(api.kubeconfig_of(_EDITOR, groups=["system:masters"]))
             try:
                 yield World(api, editor, extras)
@@ -255,7 +259,9 @@ def plain_deployment(index: int) -> dict[str, Any]:
 def _install_chart(api: ApiServer) -> None:
     for namespace in (generate.NAMESPACE, MODELS, FLOOR):
         api.kubectl("create", "namespace", namespace)
-    documents = [each for each in yaml.safe_load_all(generate.render()) if each["kind"] != "Deployment"]
+    documents = [
+        each for each in yaml.safe_load_all(generate.render()) if each["kind"] != "Deployment" or _is_gateway(each)
+    ]
     # The CRD first: kubectl learns of its kind at the next call only.
     for first in (True, False):
         part = [each for each in documents if (each["kind"] == "CustomResourceDefinition") is first]
@@ -264,6 +270,18 @@ def _install_chart(api: ApiServer) -> None:
             input=json.dumps({"apiVersion": "v1", "kind": "List", "items": part}),
         )
     api.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.conch.dev", "--timeout=30s")
+
+
+def _is_gateway(deployment: Mapping[str, Any]) -> bool:
+    labels: Mapping[str, str] = deployment["spec"]["template"]["metadata"]["labels"]
+    return names.GATEWAY_LABELS.items() <= labels.items()
+
+
+def _await_gateways(api: ApiServer) -> None:
+    """The chart's gateways become Ready as every pod does here; what they answer is the stub's."""
+    selector = ",".join(f"{key}={value}" for key, value in names.GATEWAY_LABELS.items())
+    wait = ("wait", "--for=condition=Available", "deployments", "--timeout=60s")
+    api.kubectl(*wait, f"--selector={selector}", f"--namespace={generate.NAMESPACE}")
 
 
 def _start_nodes(api: ApiServer, extras: Processes, programs: Path) -> None:

@@ -71,9 +71,10 @@ class EnvoyAdmin:
     async def stats(self, pattern: str, *, only: StatType | None = None) -> dict[str, int | str]:
         """Counters, gauges and texts whose names the regular expression finds.
 
-        With 2,000 clusters Envoy looks at 100,000 names for that; of one type there may be far fewer.
+        With 2,000 clusters Envoy looks at 100,000 names for that; of one type there may be far fewer. Without a type,
+        what never had another value than 0 is left out: of a fleet that is mostly idle that is nearly all.
         """
-        query = {"type": only.value} if only else {}
+        query = {"type": only.value} if only else {"usedonly": ""}
         answer = _object(await self._ask("/stats", filter=pattern, format="json", **query))
         return {each["name"]: each["value"] for each in answer.get("stats", ()) if "name" in each}
 
@@ -96,9 +97,10 @@ class EnvoyAdmin:
         parts = [await self._configs(f"dynamic_{state}_clusters", mask) for state in ("active", "warming")]
         return {each["cluster"]["name"]: each.get("version_info", "") for part in parts for each in part}
 
-    async def drain_listeners(self) -> None:
-        """Tell clients to connect elsewhere, and go on serving them meanwhile."""
-        await self._ask("/drain_listeners", method="POST", graceful="", skip_exit="")
+    async def warming_clusters(self) -> frozenset[str]:
+        """Names of those whose first health checks are not over."""
+        warming = await self._configs("dynamic_warming_clusters", "cluster.name")
+        return frozenset(each["cluster"]["name"] for each in warming)
 
     async def fail_health_check(self) -> None:
         """Say `DRAINING` to whoever asks /ready."""

@@ -20,16 +20,28 @@ DRAIN_SECONDS: Final = 60
 """How long a listener that left goes on for the clients that are connected to it."""
 CONNECTIONS_MOST: Final = 50_000
 """Of clients, in all; a bound is wanted by Envoy, and this one is below what a container may have open."""
+CONNECTIONS_MOST_OF_ONE: Final = CONNECTIONS_MOST // 5
+"""Of one object's clients: whoever opens connections without end leaves the others theirs."""
+BUFFER_BYTES: Final = 1024 * 1024
+"""What Envoy keeps of a connection's or stream's bytes before it stops to read; a held body has as much in Envoy."""
+HEAP_SHARE: Final = 0.9
+"""Of the container's memory: the heap may have it, the rest is for threads, code and what the allocator rounds up."""
+SHRINK_AT: Final = 0.85
+RESET_FROM: Final = 0.90
+"""Parts of the heap; the streams with most bytes go first, and ever smaller ones as it fills up."""
+REFUSE_AT: Final = 0.95
 UNLIMITED: Final = 1_000_000_000
 """Where Envoy's default limit would refuse what Conch limits itself."""
 
+_MONITORS: Final = TYPE_PREFIX + "envoy.extensions.resource_monitors."
+_HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _CLUSTER_STATS: Final = (
     *("upstream_rq_total", "upstream_rq_active", "upstream_rq_pending_active", "upstream_rq_time"),
     *("upstream_rq_pending_failure_eject", "upstream_rq_pending_overflow", "upstream_rq_retry"),
     # For people who look into a gateway.
     *("membership_total", "membership_healthy", "upstream_cx_connect_fail"),
 )
-_ROUTE_STATS: Final = ("downstream_rq_total", "downstream_rq_active", "downstream_cx_active")
+_ROUTE_STATS: Final = ("downstream_rq_total", "downstream_rq_active")
 _OWN_STATS: Final = (
     *("cluster_manager.warming_clusters", "cluster_manager.active_clusters"),
     *("listener_manager.total_listeners_warming", "listener_manager.total_listeners_active"),
@@ -49,6 +61,8 @@ class BootstrapOptions:
     dynamic_folder: Path = Path(gateway_pod.CONFIG_FOLDER, gateway_pod.DYNAMIC_FOLDER)
     admin_port: int = gateway_pod.ADMIN_PORT
     hold_port: int = gateway_pod.HOLD_PORT
+    memory_bytes: int | None = None
+    """What the kernel lets Envoy have; None without a limit."""
 
 
 def arguments(bootstrap_file: Path) -> tuple[str, ...]:
@@ -79,12 +93,6 @@ def loopback(port: int) -> dict[str, Any]:
 
 def render_bootstrap(options: BootstrapOptions) -> str:
     """The bootstrap file."""
-    monitor = "envoy.resource_monitors.global_downstream_max_connections"
-    limit = {
-        "@type": TYPE_PREFIX
-        + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-        "max_active_downstream_connections": CONNECTIONS_MOST,
-    }
     bootstrap = {
         "node": {"id": options.gateway, "cluster": "conch"},
         # The sidecar must get through when clients have taken every connection.
@@ -97,9 +105,47 @@ def render_bootstrap(options: BootstrapOptions) -> str:
             "lds_config": config_source(options.dynamic_folder, LISTENERS_FILE),
             "cds_config": config_source(options.dynamic_folder, CLUSTERS_FILE),
         },
-        "overload_manager": {"resource_monitors": [{"name": monitor, "typed_config": limit}]},
+        "overload_manager": _overload_manager(options.memory_bytes),
     }
     return json.dumps(bootstrap, indent=1) + "\n"
+
+
+def _overload_manager(memory_bytes: int | None) -> dict[str, Any]:
+    """Some requests are refused or cut off before the kernel ends Envoy, and every object's requests with it."""
+    connections = {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": f"{_MONITORS}downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": CONNECTIONS_MOST,
+        },
+    }
+    if memory_bytes is None:
+        return {"resource_monitors": [connections]}
+    heap = {
+        "name": _HEAP,
+        "typed_config": {
+            "@type": f"{_MONITORS}fixed_heap.v3.FixedHeapConfig",
+            "max_heap_size_bytes": int(memory_bytes * HEAP_SHARE),
+        },
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [connections, heap],
+        # Streams are told apart by eight sizes, from 2^14 bytes to 2^21, which is more than BUFFER_BYTES and a window.
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": 14},
+        "actions": [
+            _action("shrink_heap", {"threshold": {"value": SHRINK_AT}}),
+            _action(
+                "reset_high_memory_stream",
+                {"scaled": {"scaling_threshold": RESET_FROM, "saturation_threshold": 1.0}},
+            ),
+            _action("stop_accepting_requests", {"threshold": {"value": REFUSE_AT}}),
+        ],
+    }
+
+
+def _action(name: str, trigger: dict[str, Any]) -> dict[str, Any]:
+    return {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP} | trigger]}
 
 
 def _stats_config() -> dict[str, Any]:

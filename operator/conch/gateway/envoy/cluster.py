@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from conch.api.pod import GRPC_PORT, HTTP_PORT
-from conch.gateway.envoy.bootstrap import TYPE_PREFIX, UNLIMITED
+from conch.gateway.envoy.bootstrap import BUFFER_BYTES, TYPE_PREFIX, UNLIMITED
 from conch.gateway.envoy.naming import ClusterId, Protocol
 from conch.gateway.routed import Endpoint
 
@@ -54,6 +54,7 @@ def cluster(
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "lb_policy": "LEAST_REQUEST",
         # Of a few servers that execute one request at a time, the idle one must be found; two random picks often miss.
         "least_request_lb_config": {"choice_count": 10},

@@ -27,14 +27,15 @@ _SUBSCRIPTION: Final = {
     Kind.LISTENERS: "listener_manager.lds",
     Kind.ROUTES: f".rds.{naming.ROUTE_CONFIGURATION}",
 }
-_WARMING: Final = {
-    Kind.CLUSTERS: "cluster_manager.warming_clusters",
-    Kind.LISTENERS: "listener_manager.total_listeners_warming",
-}
-_LISTENER_COUNTS: Final = ("listener_manager.total_listeners_active", "listener_manager.total_listeners_warming")
+_CLUSTERS_WARMING: Final = "cluster_manager.warming_clusters"
+_LISTENERS_WARMING: Final = "listener_manager.total_listeners_warming"
+_LISTENER_COUNTS: Final = ("listener_manager.total_listeners_active", _LISTENERS_WARMING)
 _VERSIONS: Final = r"\.version_text$"
 _REFUSALS: Final = r"\.update_rejected$"
 _GAUGES: Final = r"^cluster_manager\.warming_clusters$|^listener_manager\.total_listeners_(active|warming)$"
+_WARM_UP_SECONDS: Final = 0.1
+"""How long the first health checks of changed clusters are waited for. Servers that are well answer in a few
+milliseconds; one that hangs takes its check's whole time-out, and no other object may wait for that."""
 _REFUSAL_LOOK_SECONDS: Final = 0.2
 """How long Envoy may be silent before its counters are read: that is dear with many clusters, and an update quick."""
 
@@ -56,7 +57,13 @@ class Delivery(Protocol):
     async def deliver(self, kind: Kind, resources: Mapping[str, str], *, changed: Set[str]) -> Refusal | None:
         """Give all resources of a kind; returns when Envoy does it (None) or refuses. Waits for an Envoy that is away.
 
-        `changed` are names of resources that Envoy does not have, or not like this.
+        `changed` are names of resources that Envoy does not have, or not like this. Clusters may be `warming` still.
+        """
+
+    async def warming(self) -> Set[str]:
+        """Names of clusters that Envoy has taken and does not use yet, since their first health checks are not over.
+
+        What it had under such a name before, if anything, goes on. Waits for an Envoy that is away.
         """
 
     async def has_restarted(self) -> bool:
@@ -95,12 +102,30 @@ class FileDelivery:
             self._files.write(kind, version, resources)
             match await self._answer(kind, version):
                 case _Seen.APPLIED:
+                    if kind is Kind.CLUSTERS:
+                        await self._warm_up(changed)
                     return None
                 case _Seen.REFUSED:
                     return Refusal(named=await self._named(kind, version, changed))
                 case _Seen.NOTHING:
                     self._refused = None
                     _log.warning("Envoy neither took nor refused a file; it is written again", file=kind.value)
+
+    async def warming(self) -> Set[str]:
+        """By name only while there are any: Envoy's own count of them is cheap."""
+        while (await self._read(_GAUGES, StatType.GAUGES)).get(_CLUSTERS_WARMING) != 0:
+            try:
+                return await self._admin.warming_clusters()
+            except EnvoyAwayError as error:
+                _log.debug("Envoy does not answer", error=str(error))
+            await asyncio.sleep(_POLL_SECONDS_FIRST)
+        return frozenset()
+
+    async def _warm_up(self, names: Set[str]) -> None:
+        started = now = self._clock()
+        while now < started + _WARM_UP_SECONDS and names & await self.warming():
+            await asyncio.sleep(_POLL_SECONDS_FIRST)
+            now = self._clock()
 
     async def has_restarted(self) -> bool:
         """By when it started, which is known to a second or so."""
@@ -134,9 +159,9 @@ class FileDelivery:
         is_there = version in _of(kind, versions).values()
         if kind is Kind.ROUTES:
             return is_there or (bool(_of(Kind.LISTENERS, versions)) and not await self._listens())
-        if not is_there:
-            return False
-        return (await self._read(_GAUGES, StatType.GAUGES)).get(_WARMING[kind]) == 0
+        if not is_there or kind is Kind.CLUSTERS:
+            return is_there
+        return (await self._read(_GAUGES, StatType.GAUGES)).get(_LISTENERS_WARMING) == 0
 
     async def _listens(self) -> bool:
         gauges = await self._read(_GAUGES, StatType.GAUGES)

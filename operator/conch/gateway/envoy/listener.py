@@ -13,7 +13,13 @@ from typing import Any, Final
 from conch.api import gateway_pod
 from conch.api.gateway import HOLD_SECONDS_MOST
 from conch.gateway.envoy import naming
-from conch.gateway.envoy.bootstrap import ROUTES_FILE, TYPE_PREFIX, config_source
+from conch.gateway.envoy.bootstrap import (
+    BUFFER_BYTES,
+    CONNECTIONS_MOST_OF_ONE,
+    ROUTES_FILE,
+    TYPE_PREFIX,
+    config_source,
+)
 from conch.gateway.envoy.failure_counters import failure_loggers
 from conch.gateway.envoy.hold_refusals import refusal_mapper
 
@@ -21,6 +27,11 @@ HEADER_KIB_DEFAULT: Final = 60
 IDLE_SECONDS: Final = HOLD_SECONDS_MOST + 600
 """A stream on which nothing moves ends after this; a request that is held is such a stream."""
 RETRY_AFTER_SECONDS: Final = 1
+STREAMS_MOST: Final = 1000
+"""Of one HTTP/2 connection; clients wait by themselves before they begin more."""
+STREAM_WINDOW_BYTES: Final = 256 * 1024
+"""What a client may send on a stream that Envoy does not read from. The connection has room for as much of every
+stream, or the bodies of held requests would keep those from being sent that are let go before them."""
 
 _FILTERS: Final = TYPE_PREFIX + "envoy.extensions.filters."
 _NOBODY: Final = {"address_prefix": "255.255.255.255", "prefix_len": 32}
@@ -58,7 +69,20 @@ def listener(*, route: str, port: int, options: ListenerOptions) -> dict[str, An
         "@type": TYPE_PREFIX + "envoy.config.listener.v3.Listener",
         "name": route,
         "address": {"socket_address": {"address": options.bind_address, "port_value": port}},
-        "filter_chains": [{"filters": [manager]}],
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "filter_chains": [{"filters": [_connection_limit(route), manager]}],
+    }
+
+
+def _connection_limit(route: str) -> dict[str, Any]:
+    """Closes at once what is beyond."""
+    return {
+        "name": "envoy.filters.network.connection_limit",
+        "typed_config": {
+            "@type": _FILTERS + "network.connection_limit.v3.ConnectionLimit",
+            "stat_prefix": route,
+            "max_connections": CONNECTIONS_MOST_OF_ONE,
+        },
     }
 
 
@@ -68,6 +92,11 @@ def _connection_manager(route: str, options: ListenerOptions) -> dict[str, Any]:
         "stat_prefix": route,
         # HTTP/1.1 and HTTP/2 without TLS on one port, told apart by the first bytes.
         "codec_type": "AUTO",
+        "http2_protocol_options": {
+            "max_concurrent_streams": STREAMS_MOST,
+            "initial_stream_window_size": STREAM_WINDOW_BYTES,
+            "initial_connection_window_size": STREAMS_MOST * STREAM_WINDOW_BYTES,
+        },
         "use_remote_address": True,
         # With nobody internal, clients' own x-envoy-* headers are taken off; an empty list would be ignored.
         "internal_address_config": {"cidr_ranges": [_NOBODY]},

@@ -59,9 +59,11 @@ class Transition:
     def clusters_left(self) -> dict[str, str]:
         """Exactly those that are wanted, and those that a route still names."""
         moving = {name: text for config in self._moving() for name, text in config.clusters.items()}
-        stay = {name for config in self._stuck() for name in config.clusters}
+        stuck = self._stuck()
+        stay = {name for config in stuck for name in config.clusters}
+        kept = self.departing | {config.route for config in stuck}
         for name, text in self.have[Kind.ROUTES].items():
-            if name in self.departing or any(name == config.route for config in self._stuck()):
+            if name in kept:
                 stay.update(_CLUSTER_IN_ROUTE.findall(text))
         return {name: text for name, text in self.have[Kind.CLUSTERS].items() if name in stay} | moving
 
