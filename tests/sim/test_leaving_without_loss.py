@@ -11,6 +11,7 @@ from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport
 from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType
+from conch.core.actions import Apply
 from conch.core.observed import ChildId, ChildKind, ObservedDeployment, ObservedPod, ObservedService, ObservedSlice
 from tests.sim.world import World
 
@@ -379,6 +380,19 @@ def test_the_slice_lists_the_gateways_that_are_ready_and_know_the_object() -> No
     world.deaf = {"a"}
     world.gateways["a"] = replace(world.gateways["a"], heard=False, traffic=None)
     assert listed() == {a.address}, "ready by the kubelet's word, and listed before"
+
+
+def test_a_gateway_that_comes_or_goes_makes_nothing_less_ready() -> None:
+    """With a thousand objects that would be thousands of statuses and Events."""
+    world = _serving()
+    b = world.gateways.pop("b")
+    before = world.status
+    planned = world.plan()
+    assert planned.status == before
+    assert [type(action) for action in planned.actions] == [Apply]
+    world.settle()
+    world.gateways["b"] = b
+    assert world.plan().status == before
 
 
 def test_without_a_free_port_the_object_says_so_and_has_no_service() -> None:

@@ -343,6 +343,7 @@ def test_what_the_sidecar_is_told() -> None:
         "CONCH_GATEWAY_ACCESS_LOG": "false",
         "CONCH_GATEWAY_DRAIN_SECONDS": "120",
         "CONCH_GATEWAY_MAX_REQUEST_HEADERS_KIB": "60",
+        "CONCH_GATEWAY_ENVOY_HEAP_BYTES": "envoy: limits.memory",
         "CONCH_LOG_FORMAT": "json",
         "CONCH_LOG_LEVEL": "info",
     }
@@ -351,11 +352,17 @@ def test_what_the_sidecar_is_told() -> None:
 
 
 def _env(container: dict[str, Any]) -> dict[str, str]:
-    """Names and values; of what is read from the pod, the path of the field."""
-    return {
-        each["name"]: each["value"] if "value" in each else each["valueFrom"]["fieldRef"]["fieldPath"]
-        for each in container["env"]
-    }
+    """Names and values; of what is read from the pod, the path of the field or the resource of a container."""
+
+    def value(env: dict[str, Any]) -> str:
+        if "value" in env:
+            return str(env["value"])
+        if "resourceFieldRef" in env["valueFrom"]:
+            reference = env["valueFrom"]["resourceFieldRef"]
+            return f"{reference['containerName']}: {reference['resource']}"
+        return str(env["valueFrom"]["fieldRef"]["fieldPath"])
+
+    return {each["name"]: value(each) for each in container["env"]}
 
 
 PORTS_THAT_CANNOT_BE: Final = [

@@ -52,7 +52,7 @@ def gateways_route(situation: Situation) -> Finding | None:
 def service_sends_to_it(situation: Situation) -> Finding | None:
     """The Service sends requests there."""
     for child in sorted(situation.unwritten):
-        if child.kind in (ChildKind.SERVICE, ChildKind.ENDPOINT_SLICE):
+        if child.kind is ChildKind.SERVICE or (child.kind is ChildKind.ENDPOINT_SLICE and not _is_answered(situation)):
             return progressing(Reason.PROGRESSING, f"{child} is being written.")
     exposure = situation.routing.exposure
     if exposure.selects_pods is not (exposure.mode is GatewayMode.DIRECT):
@@ -60,6 +60,12 @@ def service_sends_to_it(situation: Situation) -> Finding | None:
     if exposure.mode is GatewayMode.GATEWAY and not exposure.listed:
         return progressing(Reason.ROUTING, f"No gateway is known to listen on its port {exposure.port} yet.")
     return None
+
+
+def _is_answered(situation: Situation) -> bool:
+    """Whether the Service sends to a gateway that stays: another that comes or goes makes nothing less ready."""
+    staying = frozenset(situation.routing.exposure.listed or ())
+    return any(staying & each.ready for each in situation.observed.slices if each.is_ours)
 
 
 def routing_finding(situation: Situation) -> Finding | None:
