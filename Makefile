@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway cluster cluster-down generate lock clean
+.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway load-gateway cluster cluster-down generate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,11 @@ bench-delivery: $(VENV)/ready ## Measure fetching from a store against s5cmd and
 
 bench-gateway: $(VENV)/ready ## Measure a gateway against Envoy alone, 6 min, no cluster (not part of `make test`)
 	$(RUN) -m tests.perf.gateway
+
+load-gateway: $(VENV)/ready ## 50,000 requests while everything comes and goes, 6 min (not part of `make test`)
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m tests.perf.nothing_lost
 
 cluster: $(VENV)/ready ## Start the local cluster (kubeconfig: .cluster/kubeconfig)
 	$(RUN) -m tests.cluster up

@@ -15,8 +15,9 @@ from aiohttp.test_utils import TestServer
 from conch.api.assignment import Assignment
 from conch.api.model import ModelSource
 from conch.api.source_policy import SourcePolicy
-from tests.contract.processes import Agent, Triton, until
+from tests.contract.processes import Agent, Triton
 from tests.images.triton import assemble
+from tests.support.async_waiting import until
 
 POLICY = SourcePolicy(http_hosts=("127.0.0.1",), private_hosts=("127.0.0.1",))
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder
 from conch.api.triton_arguments import triton_arguments
 from tests.images.triton import assemble
+from tests.support.async_waiting import until
 
 ADMIN_KEY = "0123456789abcdef-test-key"
 WAIT_SECONDS = 60
@@ -42,16 +43,6 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise AssertionError("unreachable")
-
-
-async def until(what: str, ask: Callable[[], Awaitable[T | None]], seconds: float = WAIT_SECONDS) -> T:
-    """Ask until there is an answer; fails with what was waited for."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (answer := await ask()) is not None:
-            return answer
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
 class Process:

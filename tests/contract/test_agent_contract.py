@@ -23,9 +23,10 @@ from conch.store import tree_digest
 from conch.store.transfer import PART_BYTES
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, Floats, classifier, scores_of, written
-from tests.contract.processes import ADMIN_KEY, until
+from tests.contract.processes import ADMIN_KEY
 from tests.stores.https_server import HttpsServer, Slow
 from tests.support.archives import tar, tar_gz, tar_zst, zipped
+from tests.support.async_waiting import until
 
 pytestmark = pytest.mark.contract
 

@@ -29,11 +29,13 @@ from conch.gateway.envoy.render import Renderer, RenderOptions, render
 from conch.gateway.routed import Endpoint, ObjectKey, RoutedObject, RoutedShare, Snapshot
 from conch.gateway.sync import Synchroniser, SyncTimes
 from tests.stores.ports import free_port
-from tests.support.envoy import Envoy, running_envoy, until, validation_errors
+from tests.support.async_waiting import until
+from tests.support.envoy import MEMORY_BYTES, Envoy, running_envoy, validation_errors
 from tests.support.snapshots import snapshots
 
 KEY = ("team", "a")
 DEPARTURE_SECONDS = 2
+_HEALTHY = "cluster.team/w1/http.membership_healthy"
 UNARY = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
@@ -49,6 +51,8 @@ class Server:
         """Closed, requests wait."""
         self.waiting = 0
         self.status = 200
+        self.hangs = False
+        """It takes every request, its life's included, and answers none."""
         self._ports = ports
         self._stack = AsyncExitStack()
 
@@ -77,6 +81,8 @@ class Server:
             self.waiting -= 1
 
     async def _http(self, request: web.Request) -> web.StreamResponse:
+        if self.hangs:
+            await asyncio.Event().wait()
         if request.path == "/v2/health/live":
             return web.Response()
         self.requests.append(request)
@@ -225,9 +231,12 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Stage]:
+async def running(folder: Path, *, memory_bytes: int = MEMORY_BYTES) -> AsyncIterator[Stage]:
     hold = Hold()
-    async with running_envoy(folder, concurrency=2) as envoy, aiohttp.ClientSession() as session:
+    async with (
+        running_envoy(folder, concurrency=2, memory_bytes=memory_bytes) as envoy,
+        aiohttp.ClientSession() as session,
+    ):
         application = web.Application()
         application.router.add_route("*", "/hold{path:.*}", hold.check)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
@@ -395,6 +404,97 @@ async def test_a_request_whose_server_is_gone_or_full_is_served_by_another(stage
     assert big == [(200, {"server": "127.0.0.11", "bytes": 3_000_000})] * 10
 
 
+async def test_a_server_that_only_errs_is_left_out_for_a_while_and_comes_back(stage: Stage) -> None:
+    await stage.server(11)
+    bad = await stage.server(12)
+    bad.status = 500
+    port = await stage.put(w1=(100, [11, 12]))
+
+    async def left_out() -> bool:
+        return {(await stage.ask(port))[0] for _ in range(10)} == {200}
+
+    await until("the bad server to be left out", left_out)
+    assert 10 <= len(bad.requests) <= 15
+    bad.status = 200
+
+    async def back() -> bool:
+        return bool((await stage.ask(port))[1]["server"] == bad.address)
+
+    await until("it to come back", back)
+
+
+async def test_a_server_that_hangs_is_left_out_by_its_health_check_and_comes_back(stage: Stage) -> None:
+    await stage.server(11)
+    hanging = await stage.server(12)
+    port = await stage.put(w1=(100, [11, 12]), gateway=Gateway(timeout_seconds=1))
+    hanging.hangs = True
+
+    async def healthy() -> int:
+        # Envoy looks more often where requests come; those to the one that hangs are answered late and badly.
+        await stage.ask(port)
+        return int((await stage.envoy.stats(_HEALTHY))[_HEALTHY])
+
+    async def left_out() -> bool:
+        return await healthy() == 1
+
+    await until("it to be left out", left_out)
+    assert set(await stage.spread(port, 20)) == {"127.0.0.11"}
+    hanging.hangs = False
+
+    async def back() -> bool:
+        return await healthy() == 2
+
+    await until("it to come back", back)
+
+
+async def test_a_slow_server_gets_no_more_while_others_are_idle(stage: Stage) -> None:
+    await stage.server(11)
+    slow = await stage.server(12)
+    port = await stage.put(w1=(100, [11, 12]))
+    slow.gate.clear()
+    asked: list[asyncio.Task[tuple[int, Any]]] = []
+    for _ in range(40):
+        asked.append(asyncio.create_task(stage.ask(port)))
+        await until_true("an answer", lambda: sum(each.done() for each in asked) + slow.waiting == len(asked))
+    assert slow.waiting == 1
+    slow.gate.set()
+    assert {status for status, _ in await asyncio.gather(*asked)} == {200}
+
+
+async def test_no_object_waits_for_anothers_server_that_hangs_at_its_first_health_check(stage: Stage) -> None:
+    await stage.server(11)
+    hanging = await stage.server(12)
+    hanging.hangs = True
+    port = await stage.put(w1=(100, [11]))
+    await stage.put(w1=(100, [11, 12]), waits=False)
+
+    async def warms_up() -> bool:
+        return "team/w1/http" in await stage.admin.warming_clusters()
+
+    await until("the health check to begin", warms_up)
+    other = await stage.put("b", w2=(100, [11]))
+    assert stage.sync.state(KEY).generation != stage.snapshot.objects[KEY].generation, "it still warms up"
+    assert set(await stage.spread(other, 3)) == set(await stage.spread(port, 3)) == {"127.0.0.11"}
+    await stage.until_done()
+
+
+async def test_an_envoy_that_runs_out_of_memory_refuses_requests_and_lives(tmp_path: Path) -> None:
+    # Less than it has at its start.
+    async with running(tmp_path, memory_bytes=4 << 20) as stage:
+        await stage.server(11)
+        port = await stage.put(w1=(100, [11]))
+
+        async def refused() -> bool:
+            try:
+                async with stage.session.post(f"http://127.0.0.1:{port}/", data=b"x") as response:
+                    return response.status == 503
+            except aiohttp.ClientError:
+                return False
+
+        await until("a refusal", refused)
+        assert await stage.admin.is_ready()
+
+
 async def test_with_no_server_requests_are_held_and_go_where_the_permission_says(stage: Stage) -> None:
     port = await stage.put(w1=(100, []))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -430,6 +530,20 @@ async def test_the_sidecars_word_that_nobody_will_come_is_503(stage: Stage) -> N
     async with stage.session.post(f"http://127.0.0.1:{port}/v2/models/m/infer", data=b"x") as response:
         assert (response.status, response.headers["retry-after"]) == (503, "3")
         assert await response.json() == {"error": "scaled to zero"}
+
+
+async def test_a_sidecar_that_gives_no_answer_is_503_and_clients_are_told_to_come_back(stage: Stage) -> None:
+    port = await stage.put(w1=(100, []))
+    stage.hold.answer = lambda _request: web.Response(status=500)
+    stage.hold.release.set()
+    async with stage.session.post(f"http://127.0.0.1:{port}/v2/models/m/infer", data=b"x") as response:
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
+        assert "no server" in (await response.json())["error"]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(UNARY)(b"")
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "no server" in refused.value.details()
 
 
 async def test_a_refusal_of_the_hold_reaches_http_and_grpc_clients_each_in_their_way(stage: Stage) -> None:

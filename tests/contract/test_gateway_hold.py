@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.support.envoy import until
+from tests.support.async_waiting import until
 from tests.support.gateway_sidecar import UNARY, Sidecar, running_sidecar
 
 pytestmark = pytest.mark.contract

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from conch.api.gateway_report import FailureClass, ObjectTraffic
-from tests.support.envoy import until
+from tests.support.async_waiting import until
 from tests.support.gateway_sidecar import OWN_ADDRESS, UNARY, Sidecar, running_sidecar
 
 pytestmark = pytest.mark.contract
@@ -156,4 +156,59 @@ async def test_leaving_is_for_pods_that_are_deleted_and_loses_no_request_of_busy
         await asyncio.gather(*clients)
         assert await leaving == await again == 200
         sidecar.envoy.stop()
+        assert set(answers) == {200}
+
+
+async def test_without_the_api_server_requests_go_on_and_what_it_says_later_is_done(tmp_path: Path) -> None:
+    async with running_sidecar(tmp_path) as sidecar:
+        sidecar.put_server("m")
+        await sidecar.until_done("m", sidecar.put_object("m"))
+        await sidecar.api.stop()
+        for _ in range(20):
+            async with sidecar.session.post(sidecar.url("m"), data=b"12") as response:
+                assert await response.read() == b"2"
+        assert await _status(sidecar, "/readyz") == 200
+        generation = sidecar.put_object("m", gateway={"timeoutSeconds": 9})
+        await sidecar.api.start()
+        await sidecar.until_done("m", generation)
+
+
+async def test_a_sidecar_that_restarts_loses_neither_what_flows_nor_what_it_held(tmp_path: Path) -> None:
+    async with running_sidecar(tmp_path) as sidecar:
+        sidecar.put_server("busy")
+        await sidecar.until_done("busy", sidecar.put_object("busy"))
+        generation = sidecar.put_object("cold", gateway={"hold": {"seconds": 60}})
+        await sidecar.until_done("cold", generation)
+        answers: list[int] = []
+        is_over = asyncio.Event()
+
+        async def post(name: str) -> int:
+            async with sidecar.session.post(sidecar.url(name), data=b"12") as response:
+                await response.read()
+                return int(response.status)
+
+        async def client() -> None:
+            while not is_over.is_set():
+                answers.append(await post("busy"))
+
+        flowing = asyncio.create_task(client())
+        held = [asyncio.create_task(post("cold")) for _ in range(20)]
+        await _until(sidecar, "cold", "requests to be held", lambda now: now.held == 20)
+
+        await sidecar.stop()
+        before = len(answers)
+
+        async def goes_on() -> bool:
+            return len(answers) > before + 20
+
+        await until("requests to flow without a sidecar", goes_on)
+        # Whoever comes while nobody is there to hold it waits as well.
+        held.append(asyncio.create_task(post("cold")))
+        sidecar.start()
+        await sidecar.until_ready()
+        await _until(sidecar, "cold", "all to be held again", lambda now: now.held == 21)
+        sidecar.put_server("cold")
+        assert await asyncio.gather(*held) == [200] * 21
+        is_over.set()
+        await flowing
         assert set(answers) == {200}

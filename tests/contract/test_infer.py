@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 from conch.api.pod import ADMIN_KEY_HEADER
 from conch.cli import app
 from tests.contract.models import written
-from tests.contract.processes import ADMIN_KEY, Triton, until
+from tests.contract.processes import ADMIN_KEY, Triton
+from tests.support.async_waiting import until
 
 pytestmark = pytest.mark.contract
 

@@ -4,44 +4,30 @@ async with running_envoy(tmp_path) as envoy:
     ...  # envoy.admin_port, envoy.hold_port, envoy.folder (the dynamic files), await envoy.admin("/stats")
 """
 
-import asyncio
 import json
 import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import aiohttp
 
 from conch.gateway.envoy import bootstrap
 from conch.gateway.envoy.files import ResourceFiles
 from tests.stores.ports import free_port
+from tests.support.async_waiting import until
 
 PROGRAM: Final = Path(str(resources.files("envoy") / "_bin" / "envoy"))
 MEMORY_BYTES: Final = 1 << 30
 """As the chart's default has it."""
-_WAIT_SECONDS: Final = 30
-T = TypeVar("T")
-
-
-async def until(what: str, ask: Callable[[], Awaitable[T | None]], seconds: float = _WAIT_SECONDS) -> T:
-    """The first answer that is neither None nor False; fails with what was waited for."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = await ask()
-        if answer is not None and answer is not False:
-            return answer
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
 class Envoy:
     """One Envoy; `stop` and `start` again leave the dynamic files as they are, as a container's restart does."""
 
-    def __init__(self, folder: Path, *, concurrency: int = 1) -> None:
+    def __init__(self, folder: Path, *, concurrency: int = 1, memory_bytes: int = MEMORY_BYTES) -> None:
         """Prepare the folder; two of them need two folders."""
         self.folder = folder / "dynamic"
         self.folder.mkdir(parents=True)
@@ -56,7 +42,7 @@ class Envoy:
             dynamic_folder=self.folder,
             admin_port=self.admin_port,
             hold_port=self.hold_port,
-            memory_bytes=MEMORY_BYTES,
+            memory_bytes=memory_bytes,
         )
         self.bootstrap.write_text(bootstrap.render_bootstrap(options))
 
@@ -116,9 +102,11 @@ class Envoy:
 
 
 @asynccontextmanager
-async def running_envoy(folder: Path, *, concurrency: int = 1) -> AsyncIterator[Envoy]:
+async def running_envoy(
+    folder: Path, *, concurrency: int = 1, memory_bytes: int = MEMORY_BYTES
+) -> AsyncIterator[Envoy]:
     """A live Envoy without any listener, until the block ends."""
-    envoy = Envoy(folder, concurrency=concurrency)
+    envoy = Envoy(folder, concurrency=concurrency, memory_bytes=memory_bytes)
     envoy.start()
     try:
         await envoy.until_ready()

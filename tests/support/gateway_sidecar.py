@@ -23,7 +23,8 @@ from conch.gateway.settings import GatewaySettings
 from conch.gateway.watch import SLICE_CONTROLLER
 from conch.kube.client import KubeClient
 from tests.stores.ports import free_port
-from tests.support.envoy import Envoy, until
+from tests.support.async_waiting import until
+from tests.support.envoy import Envoy
 
 NAMESPACE: Final = "team"
 POD: Final = "gateway-1"
@@ -45,11 +46,31 @@ class FakeApi:
     """Lists and watches, like an API server with nothing but these objects."""
 
     def __init__(self) -> None:
-        self.host = ""
+        self._port = free_port("127.0.0.1")
+        self._runner: web.AppRunner | None = None
         self._versions = itertools.count(1)
         self._version = 0
         self._objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
         self._watchers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = {}
+
+    @property
+    def url(self) -> str:
+        """The same after a restart."""
+        return f"http://127.0.0.1:{self._port}"
+
+    async def start(self) -> None:
+        """Listen."""
+        application = web.Application()
+        application.router.add_get("/{path:.*}", self.answer)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+
+    async def stop(self) -> None:
+        """End every connection, and refuse new ones."""
+        if self._runner:
+            await self._runner.cleanup()
+            self._runner = None
 
     def put(self, plural: str, live: dict[str, Any]) -> None:
         """Create or replace an object."""
@@ -159,12 +180,49 @@ class _Any(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no annotat
 class Sidecar:
     """The gateway and everything around it."""
 
-    def __init__(self, envoy: Envoy, settings: GatewaySettings, api: FakeApi, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        envoy: Envoy,
+        settings: GatewaySettings,
+        api: FakeApi,
+        session: aiohttp.ClientSession,
+        client: KubeClient,
+    ) -> None:
         self.envoy, self.settings, self.api, self.session = envoy, settings, api, session
+        self._client = client
+        self._stop = asyncio.Event()
+        self.running: asyncio.Task[None] | None = None
         self.ports = ServerPorts(http=free_port("127.0.0.1"), grpc=free_port("127.0.0.1"))
         self.server = ModelServer(machine_address(), self.ports)
         self.model_ports: dict[str, int] = {}
         self._generations = itertools.count(1)
+
+    def start(self) -> None:
+        """Like the start of the sidecar's container; Envoy is not touched."""
+        gateway = Gateway(self.settings, self._client, self.session, ports=self.ports)
+        gateway.prepare()
+        self._stop = asyncio.Event()
+        self.running = asyncio.create_task(gateway.run(self._stop))
+
+    async def stop(self) -> None:
+        """Like its end; raises what ended it before."""
+        self._stop.set()
+        if self.running:
+            await self.running
+
+    async def until_ready(self) -> None:
+        """Wait until the kubelet would call the pod ready."""
+
+        async def ready() -> bool:
+            if self.running and self.running.done():
+                self.running.result()
+            try:
+                async with self.get("/readyz") as response:
+                    return bool(response.status == 200)
+            except aiohttp.ClientError:
+                return False
+
+        await until("the gateway to be ready", ready)
 
     def put_object(self, name: str, *, gateway: dict[str, Any] | None = None, desired: int = 1) -> str:
         """A ModelDeployment with one workload; returns the generation that its gateways are to do."""
@@ -257,14 +315,10 @@ async def running_sidecar(
     """A gateway without any object; ready when the block begins."""
     async with AsyncExitStack() as stack:
         api = FakeApi()
-        application = web.Application()
-        application.router.add_get("/{path:.*}", api.answer)
-        runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await api.start()
+        stack.push_async_callback(api.stop)
         configuration = kubernetes_client.Configuration()
-        configuration.host = "http://{}:{}".format(*runner.addresses[0])
+        configuration.host = api.url
         client = KubeClient(configuration)
         stack.push_async_callback(client.close)
         token = folder / "token"
@@ -286,28 +340,10 @@ async def running_sidecar(
             idle_seconds=idle_seconds,
         )
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-        sidecar = Sidecar(envoy, settings, api, session)
+        sidecar = Sidecar(envoy, settings, api, session, client)
         await sidecar.server.start(stack)
-        gateway = Gateway(settings, client, session, ports=sidecar.ports)
-        gateway.prepare()
-        stop = asyncio.Event()
-        running = asyncio.create_task(gateway.run(stop))
-
-        async def end() -> None:
-            stop.set()
-            await running
-
-        stack.push_async_callback(end)
+        sidecar.start()
+        stack.push_async_callback(sidecar.stop)
         envoy.start()
-
-        async def ready() -> bool:
-            if running.done():
-                running.result()
-            try:
-                async with sidecar.get("/readyz") as response:
-                    return bool(response.status == 200)
-            except aiohttp.ClientError:
-                return False
-
-        await until("the gateway to be ready", ready)
+        await sidecar.until_ready()
         yield sidecar

@@ -13,7 +13,7 @@ import aiohttp
 import structlog
 
 from conch.api.gateway_report import GatewayReport
-from conch.gateway import hold_server, report_server
+from conch.gateway import hold_server, open_files, report_server
 from conch.gateway.envoy.admin import EnvoyAdmin
 from conch.gateway.envoy.bootstrap import BootstrapOptions, render_bootstrap
 from conch.gateway.envoy.cluster import ServerPorts
@@ -112,7 +112,7 @@ class Gateway:
         """Until `stop`; raises what ended a part, since a part that is missing is a gateway that lies."""
         async with self._servers():
             parts: list[Coroutine[Any, Any, object]] = [
-                *(self._watch.run(), self._first_snapshot(), self._sync.run(), self._hold.run()),
+                *(self._watch.run(), self._first_snapshot(), self._sync.run(), self._hold.run(), self._serve_hold()),
             ]
             tasks = [asyncio.ensure_future(part) for part in parts]
             stopped = asyncio.ensure_future(stop.wait())
@@ -138,13 +138,18 @@ class Gateway:
         )
         report = await report_server.serve(told, host=self._settings.bind_address, port=self._settings.report_port)
         try:
-            hold = await hold_server.serve(self._hold, self._settings.hold_port)
-            try:
-                yield
-            finally:
-                await hold.cleanup()
+            yield
         finally:
             await report.cleanup()
+
+    async def _serve_hold(self) -> None:
+        """Nobody is refused for an object that is only not known yet: until then Envoy finds nobody, and asks again."""
+        await self._watch.synced()
+        hold = await hold_server.serve(self._hold, self._settings.hold_port)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await hold.cleanup()
 
     async def _first_snapshot(self) -> None:
         """Nothing is routed before everything is known: half of it would take the other half's listeners down."""
@@ -204,6 +209,7 @@ async def run(settings: GatewaySettings, *, ports: ServerPorts | None = None) ->
         # A thread that is not the main one (tests) may not handle signals.
         with suppress(ValueError, RuntimeError):
             loop.add_signal_handler(number, stop.set)
+    open_files.raise_limit()
     client = await KubeClient.connect()
     try:
         async with aiohttp.ClientSession(trust_env=False) as session:

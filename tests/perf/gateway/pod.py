@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import web
 
 from conch.api import names
 from conch.api.gateway_report import REPORT_PATH
@@ -23,7 +22,8 @@ from conch.gateway.envoy.files import Kind
 from conch.gateway.settings import NAMESPACE_ENV, POD_ADDRESS_ENV, POD_NAME_ENV
 from conch.gateway.sync import ROUTE_CHANGED
 from tests.stores.ports import free_port
-from tests.support.envoy import Envoy, until
+from tests.support.async_waiting import until
+from tests.support.envoy import Envoy
 from tests.support.gateway_sidecar import NAMESPACE, TOKEN, FakeApi, workload_slice
 
 _VERSION: Final = re.compile(r'"version_info":"[^"]*-(\d+)"')
@@ -69,7 +69,7 @@ class GatewayPod:
     def _spawn(self) -> None:
         folder = self.envoy.folder.parent
         kubeconfig, token = folder / "kubeconfig", folder / "token"
-        kubeconfig.write_text(json.dumps(_kubeconfig(self.api.host)))
+        kubeconfig.write_text(json.dumps(_kubeconfig(self.api.url)))
         token.write_text(TOKEN)
         settings = {
             POD_NAME_ENV: "gateway-1",
@@ -217,13 +217,8 @@ async def gateway_pod(folder: Path, *, concurrency: int) -> AsyncIterator[Gatewa
     """Not started yet, so that there may be models before."""
     async with AsyncExitStack() as stack:
         api = FakeApi()
-        application = web.Application()
-        application.router.add_get("/{path:.*}", api.answer)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        api.host = "http://{}:{}".format(*runner.addresses[0])
+        await api.start()
+        stack.push_async_callback(api.stop)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         pod = GatewayPod(Envoy(folder, concurrency=concurrency), api, session, free_port("127.0.0.1"))
         stack.callback(pod.stop)

@@ -38,6 +38,8 @@ _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _CLUSTER_STATS: Final = (
     *("upstream_rq_total", "upstream_rq_active", "upstream_rq_pending_active", "upstream_rq_time"),
     *("upstream_rq_pending_failure_eject", "upstream_rq_pending_overflow", "upstream_rq_retry"),
+    # Not read here: Envoy tells by it whether a cluster has traffic, and checks its servers' health every second if so.
+    "upstream_cx_total",
     # For people who look into a gateway.
     *("membership_total", "membership_healthy", "upstream_cx_connect_fail"),
 )

@@ -95,7 +95,8 @@ def _health_check() -> dict[str, Any]:
         # Envoy's default of 60 s would leave dead servers in idle clusters.
         "no_traffic_interval": "5s",
         "interval_jitter_percent": 10,
-        "unhealthy_threshold": 3,
+        # So at most six seconds until a server that hangs gets nothing new, where requests come.
+        "unhealthy_threshold": 2,
         "healthy_threshold": 1,
         "http_health_check": {"path": "/v2/health/live"},
     }

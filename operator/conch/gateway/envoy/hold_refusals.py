@@ -13,15 +13,25 @@ UNAVAILABLE_STATUS: Final = 424
 """Between sidecar and Envoy only; no other local reply has it."""
 
 
+def _status_of_hold(status: int) -> dict[str, Any]:
+    """A filter of replies by which the hold ended a request."""
+    is_it = {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "conch.unused"}}}
+    return {
+        "and_filter": {
+            "filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, {"status_code_filter": is_it}],
+        }
+    }
+
+
+def no_answer() -> dict[str, Any]:
+    """A filter of replies for want of a sidecar that answers: `status_on_error`."""
+    return _status_of_hold(503)
+
+
 def refusal_mapper() -> dict[str, Any]:
     """A mapper of `local_reply_config`."""
-    status = {"comparison": {"op": "EQ", "value": {"default_value": UNAVAILABLE_STATUS, "runtime_key": "conch.unused"}}}
     return {
-        "filter": {
-            "and_filter": {
-                "filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, {"status_code_filter": status}],
-            }
-        },
+        "filter": _status_of_hold(UNAVAILABLE_STATUS),
         "status_code": 503,
         "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
     }

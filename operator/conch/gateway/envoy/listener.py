@@ -21,12 +21,15 @@ from conch.gateway.envoy.bootstrap import (
     config_source,
 )
 from conch.gateway.envoy.failure_counters import failure_loggers
-from conch.gateway.envoy.hold_refusals import refusal_mapper
+from conch.gateway.envoy.hold_refusals import no_answer, refusal_mapper
 
 HEADER_KIB_DEFAULT: Final = 60
 IDLE_SECONDS: Final = HOLD_SECONDS_MOST + 600
 """A stream on which nothing moves ends after this; a request that is held is such a stream."""
 RETRY_AFTER_SECONDS: Final = 1
+HOLD_RETRIES: Final = 9
+"""How often Envoy asks a sidecar that is away, at random moments within 0.1 s, 0.2 s, 0.4 s ...: half a minute."""
+_HOLD_TIMEOUT: Final = f"{HOLD_SECONDS_MOST + 60}s"
 STREAMS_MOST: Final = 1000
 """Of one HTTP/2 connection; clients wait by themselves before they begin more."""
 STREAM_WINDOW_BYTES: Final = 256 * 1024
@@ -155,7 +158,14 @@ def _hold_filter() -> dict[str, Any]:
                     "uri": f"http://{naming.HOLD}",
                     "cluster": naming.HOLD,
                     # The sidecar knows the object's own deadline.
-                    "timeout": f"{HOLD_SECONDS_MOST + 60}s",
+                    "timeout": _HOLD_TIMEOUT,
+                },
+                # A sidecar that restarts forgets whom it holds; they come again as soon as it is back.
+                "retry_policy": {
+                    "retry_on": "connect-failure,refused-stream,reset",
+                    "num_retries": HOLD_RETRIES,
+                    # Envoy gives up each question after `max_interval` as well (tried on 1.40).
+                    "retry_back_off": {"base_interval": "0.1s", "max_interval": _HOLD_TIMEOUT},
                 },
                 "path_prefix": f"/{naming.HOLD}",
                 "authorization_response": {
@@ -227,6 +237,7 @@ def _local_replies() -> dict[str, Any]:
             *pair(_flag("UF", "UC", "UR", "LR")),
             *pair(_flag("UO"), body=_TOO_MANY, status_code=429, grpc_status=_RESOURCE_EXHAUSTED, retry=True),
             *pair(_flag("UH"), body=_NO_SERVER, retry=True),
+            *pair(no_answer(), body=_NO_SERVER, retry=True),
             *pair(_flag("UT", "DT"), grpc_status=_DEADLINE_EXCEEDED),
             {"filter": _IS_GRPC, "body_format_override": plain},
             refusal_mapper(),
