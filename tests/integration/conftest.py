@@ -35,7 +35,13 @@ def install_crd(server: ApiServer) -> None:
     crd = subprocess.run([Path(sys.executable).with_name("conch"), "crd"], capture_output=True, text=True, check=True)
     applied = server.kubectl("apply", "--server-side", "-f", "-", input=crd.stdout)
     assert "Warning" not in applied.stderr, applied.stderr
-    server.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.conch.dev", "--timeout=30s")
+
+    def established() -> bool:
+        # `kubectl wait` fails for an object that has no conditions yet.
+        conditions = server.get("crd", "modeldeployments.conch.dev").get("status", {}).get("conditions") or ()
+        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+    until(established, "the CRD to be established")
 
 
 @pytest.fixture(scope="session")

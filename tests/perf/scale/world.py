@@ -28,6 +28,7 @@ from tests.perf.scale.bare_children import bare_children
 from tests.perf.scale.loopback import POD_RANGE
 from tests.support.installed_chart import OPERATOR
 from tests.support.operator_process import OperatorProcess
+from tests.support.waiting import until
 
 MODELS: Final = "models"
 FLOOR: Final = "floor"
@@ -269,7 +270,9 @@ def _install_chart(api: ApiServer) -> None:
             *("apply", "--server-side", "-f", "-"),
             input=json.dumps({"apiVersion": "v1", "kind": "List", "items": part}),
         )
-    api.kubectl("wait", "--for=condition=Established", "crd/modeldeployments.conch.dev", "--timeout=30s")
+    path = 'jsonpath={.status.conditions[?(@.type=="Established")].status}'
+    command = ("get", "crd", "modeldeployments.conch.dev", "-o", path)
+    until(lambda: api.kubectl(*command).stdout == "True", "the CRD to be established")
 
 
 def _is_gateway(deployment: Mapping[str, Any]) -> bool:
