@@ -96,7 +96,8 @@ class Course:
             routed = self._namespace.condition(NAME, "RoutingSynced")
             return routed.get("status") == "True" and ("gateway" in self._status()) == (mode == "Gateway")
 
-        until(changed, f"mode {mode}")
+        # Into Direct, clients that keep their connections may use the gateways for as long as pods may drain.
+        until(changed, f"mode {mode}", seconds=180)
         ours = [each for each in self._namespace.slices(NAME) if each["metadata"]["name"] == f"{NAME}-gateways"]
         assert bool(ours) == (mode == "Gateway")
 
