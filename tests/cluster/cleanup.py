@@ -106,19 +106,22 @@ def _contained(node: str = "*") -> Iterator[int]:
     """Every process in those cgroups: the containers of our pods, and nothing else."""
     seen: set[int] = set()
     for folder in _cgroup_folders(node):
-        for path in folder.rglob("cgroup.procs"):
+        for below in _with_all_below(folder):
             with contextlib.suppress(OSError):
-                seen.update(int(pid) for pid in path.read_text().split())
+                seen.update(int(pid) for pid in (below / "cgroup.procs").read_text().split())
     yield from seen
+
+
+def _with_all_below(folder: Path) -> list[Path]:
+    """A folder and those in it, the outer ones first; they may vanish meanwhile, which os.walk takes as it is."""
+    return [Path(name) for name, _, _ in os.walk(folder)]
 
 
 def _remove_cgroups() -> None:
     for folder in _cgroup_folders():
-        for path in sorted((each for each in folder.rglob("*") if each.is_dir()), reverse=True):
+        for path in reversed(_with_all_below(folder)):
             with contextlib.suppress(OSError):
                 path.rmdir()
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 def _mounts_below(*folders: Path) -> list[str]:
