@@ -19,8 +19,8 @@ from conch.api import names
 from conch.api.gateway_report import GatewayReport, ObjectTraffic
 from conch.gateway.envoy.cluster import ServerPorts
 from conch.gateway.main import Gateway
+from conch.gateway.projections import SLICE_CONTROLLER
 from conch.gateway.settings import GatewaySettings
-from conch.gateway.watch import SLICE_CONTROLLER
 from conch.kube.client import KubeClient
 from tests.stores.ports import free_port
 from tests.support.async_waiting import until

@@ -113,7 +113,7 @@ class Stage:
 
 
 def _with(gateway: Gateway, **changes: int) -> RoutedObject:
-    return replace(ROUTED, gateway=gateway, **changes)  # type: ignore[arg-type]
+    return replace(ROUTED, gateway=gateway, **changes)  # type: ignore[arg-type]  # any field of it
 
 
 def _refusal(verdict: Verdict) -> Refusal:

@@ -7,15 +7,9 @@ from structlog.testing import capture_logs
 
 from conch.api import names
 from conch.api.gateway import Gateway
+from conch.gateway.projections import SLICE_CONTROLLER, is_reachable, project_object, project_slice
 from conch.gateway.routed import Endpoint, RoutedShare, Snapshot
-from conch.gateway.watch import (
-    ENDPOINTS_MOST,
-    SLICE_CONTROLLER,
-    Watch,
-    is_reachable,
-    project_object,
-    project_slice,
-)
+from conch.gateway.watch import ENDPOINTS_MOST, Watch
 from conch.kube.client import KubeClient
 
 OWN = "10.0.0.9"

@@ -3,25 +3,28 @@
 While the API server is away, everything that is known stays.
 
 Whoever may write EndpointSlices or Services in a namespace may bear our labels there, but reaches only the objects of
-that namespace: everything is kept by namespace. Addresses that would lead into the gateway's own pod or to its node's
-link are left out, wherever they come from, and so are those beyond ENDPOINTS_MOST.
+that namespace: everything is kept by namespace. The gateway's own address is left out, and so are those beyond
+ENDPOINTS_MOST.
 """
 
 import asyncio
-import ipaddress
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
-from pydantic import ValidationError
 
 from conch.api import names
-from conch.api.gateway import Gateway
-from conch.api.model_deployment import parse_status
-from conch.api.status import ModelDeploymentStatus
-from conch.gateway.routed import Endpoint, ObjectKey, RoutedObject, RoutedShare, Snapshot
+from conch.gateway.projections import (
+    ObservedObject,
+    PublicSlice,
+    WorkloadSlice,
+    parsed_address,
+    project_object,
+    project_slice,
+)
+from conch.gateway.routed import Endpoint, ObjectKey, RoutedObject, Snapshot
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.reflector import Reflector
@@ -30,124 +33,7 @@ _log = structlog.get_logger(__name__)
 
 ENDPOINTS_MOST: Final = 1000
 """Of a workload. Each costs every gateway memory and health checks, and a namespace can have any number of pods."""
-SLICE_CONTROLLER: Final = "endpointslice-controller.k8s.io"
 _SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_MODEL_DEPLOYMENT}"
-_STATUS_FIELDS: Final = ("gateway", "traffic", "desiredReplicas")
-"""The only parts of the status that are parsed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedObject:
-    """A ModelDeployment that has a port, with its gateway settings if they could be read."""
-
-    routed: RoutedObject
-    readable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadSlice:
-    """An EndpointSlice of a workload's own Service."""
-
-    service: str
-    ready: frozenset[Endpoint]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublicSlice:
-    """The EndpointSlice by which an object's Service sends to gateways."""
-
-    name: str
-    addresses: frozenset[str]
-
-
-def project_object(live: Mapping[str, Any]) -> ObservedObject | None:
-    """A ModelDeployment; None while it has no port at the gateways."""
-    raw = live.get("status") or {}
-    status: ModelDeploymentStatus = parse_status({field: raw[field] for field in _STATUS_FIELDS if field in raw})
-    if status.gateway is None:
-        return None
-    metadata = live["metadata"]
-    gateway = _gateway((live.get("spec") or {}).get("gateway"))
-    return ObservedObject(
-        readable=gateway is not None,
-        routed=RoutedObject(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            uid=metadata["uid"],
-            created=metadata.get("creationTimestamp", ""),
-            port=status.gateway.port,
-            generation=status.gateway.generation,
-            gateway=gateway or Gateway(),
-            shares=tuple(
-                RoutedShare(workload=share.workload, weight=share.weight, draining=frozenset(share.draining))
-                for share in status.traffic
-            ),
-            desired_replicas=status.desired_replicas,
-        ),
-    )
-
-
-def _gateway(spec: Mapping[str, Any] | None) -> Gateway | None:
-    try:
-        return Gateway.model_validate(spec or {})
-    except ValidationError:
-        return None
-
-
-def project_slice(live: Mapping[str, Any]) -> WorkloadSlice | PublicSlice | None:
-    """An EndpointSlice of a workload's Service or of a public one; None for what neither we nor Kubernetes keep."""
-    metadata = live["metadata"]
-    labels = metadata.get("labels") or {}
-    service = labels.get(names.LABEL_SERVICE, "")
-    match labels.get(names.LABEL_SLICE_MANAGED_BY):
-        case names.SLICE_MANAGED_BY:
-            if service != labels[names.LABEL_MODEL_DEPLOYMENT]:
-                return None
-            endpoints = live.get("endpoints") or ()
-            return PublicSlice(name=service, addresses=frozenset(_addresses(endpoints)))
-        case controller if controller == SLICE_CONTROLLER and _is_controlled_by(metadata, service):
-            return WorkloadSlice(service=service, ready=frozenset(_ready(live.get("endpoints") or ())))
-    return None
-
-
-def _is_controlled_by(metadata: Mapping[str, Any], service: str) -> bool:
-    """Slices that were copied (mirrored) or made by hand bear the labels as well, and outlive their pods."""
-    return any(
-        owner.get("controller") and owner.get("kind") == "Service" and owner.get("name") == service
-        for owner in metadata.get("ownerReferences") or ()
-    )
-
-
-def _addresses(endpoints: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    return (address for endpoint in endpoints for address in endpoint.get("addresses") or ())
-
-
-def _ready(endpoints: Iterable[Mapping[str, Any]]) -> Iterable[Endpoint]:
-    for endpoint in endpoints:
-        conditions = endpoint.get("conditions") or {}
-        target = endpoint.get("targetRef") or {}
-        addresses = endpoint.get("addresses") or ()
-        # A missing `ready` means unknown, which Kubernetes counts as ready; a pod's endpoint always says it.
-        if not conditions.get("ready") or conditions.get("terminating") or target.get("kind") != "Pod":
-            continue
-        # Only the first may be used: the others have no meaning (Kubernetes' API says so).
-        if addresses and is_reachable(addresses[0]):
-            yield Endpoint(pod=target["name"], address=addresses[0])
-
-
-def is_reachable(address: str) -> bool:
-    """Whether it may be sent to: not this machine itself, its link, or no machine at all."""
-    ip = _parsed(address)
-    return ip is not None and not (ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast)
-
-
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The one form of an address that can be written in several; None for what is none."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return None
-    return getattr(ip, "ipv4_mapped", None) or ip
 
 
 class Watch:
@@ -282,8 +168,8 @@ class Watch:
 
     def _bounded(self, key: tuple[str, str], ready: frozenset[Endpoint]) -> frozenset[Endpoint]:
         """Without this gateway itself, which would send to itself for ever, and no more than ENDPOINTS_MOST."""
-        own = _parsed(self._own_address)
-        others = frozenset(each for each in ready if _parsed(each.address) != own)
+        own = parsed_address(self._own_address)
+        others = frozenset(each for each in ready if parsed_address(each.address) != own)
         if len(others) <= ENDPOINTS_MOST:
             self._too_many.discard(key)
             return others

@@ -13,10 +13,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from conch.api.gateway_report import REPORT_PATH, WAKES_PATH, GatewayReport, ObjectTraffic, Wake
+from conch.gateway.projections import project_object
 from conch.gateway.sync import RouteState
 from conch.gateway.traffic import Counts, object_traffic
 from conch.gateway.wakes import LIFE_SECONDS
-from conch.gateway.watch import project_object
 from conch.kube.client import KubeClient
 from conch.kube.reflector import Reflector
 from conch.kube.resources import MODEL_DEPLOYMENTS
