@@ -231,8 +231,8 @@ def test_the_gateways_share_the_limit_of_requests_in_flight() -> None:
     assert limits[0]["max_requests"] == 33
 
 
-def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
-    config = render(typical(), OPTIONS)
+def test_what_is_read_back_is_for_envoy_what_was_written(tmp_path: Path) -> None:
+    config = render(typical(), RenderOptions(listener=ListenerOptions(access_log=AccessLog.JSON)))
     files = ResourceFiles(tmp_path)
     files.prepare()
     for kind, resources in (
@@ -242,6 +242,10 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
     ):
         assert files.read(kind) == {}
         files.write(kind, "v1", resources)
-        assert files.read(kind) == resources
+        content = (tmp_path / kind.value).read_bytes()
         files.prepare()
-        assert files.read(kind) == resources, "what is there stays"
+        assert (tmp_path / kind.value).read_bytes() == content, "what is there stays"
+        read = ResourceFiles(tmp_path).read(kind)
+        assert read.keys() == resources.keys()
+        ResourceFiles(tmp_path).write(kind, "v1", read)
+        assert (tmp_path / kind.value).read_bytes() == content

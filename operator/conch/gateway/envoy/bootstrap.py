@@ -11,9 +11,9 @@ from conch.gateway.envoy import failure_counters, naming
 
 TYPE_PREFIX: Final = "type.googleapis.com/"
 
-LISTENERS_FILE: Final = "listeners/lds.json"
-CLUSTERS_FILE: Final = "clusters/cds.json"
-ROUTES_FILE: Final = "routes/rds.json"
+LISTENERS_FILE: Final = "listeners/lds.pb"
+CLUSTERS_FILE: Final = "clusters/cds.pb"
+ROUTES_FILE: Final = "routes/rds.pb"
 """A folder for each: whatever moves in a folder that Envoy watches makes it read its file again."""
 
 DRAIN_SECONDS: Final = 60

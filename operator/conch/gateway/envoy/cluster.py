@@ -17,6 +17,19 @@ _SPEAKS_HTTP2: Final = {
     }
 }
 
+_LEAST_REQUEST: Final = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
+# Of a few servers that execute one request at a time, the idle one must be found; random picks sometimes miss it.
+_LEAST_OF_ALL: Final = {
+    "policies": [
+        {
+            "typed_extension_config": {
+                "name": "least_request",
+                "typed_config": {"@type": TYPE_PREFIX + _LEAST_REQUEST, "selection_method": "FULL_SCAN"},
+            }
+        }
+    ]
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerPorts:
@@ -55,9 +68,7 @@ def cluster(
         "type": "STATIC",
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
-        "lb_policy": "LEAST_REQUEST",
-        # Of a few servers that execute one request at a time, the idle one must be found; two random picks often miss.
-        "least_request_lb_config": {"choice_count": 10},
+        "load_balancing_policy": _LEAST_OF_ALL,
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
         # A server that left the list is gone at once, even if it still answers.
         "ignore_health_on_host_removal": True,
