@@ -1,6 +1,7 @@
 """From Envoy's statistics, as Envoy 1.40 gave them, to what is told of the traffic."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import cast
 from conch.api.gateway import Gateway
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, FailureClass, GatewayReport, ObjectTraffic
 from conch.gateway.envoy.admin import EnvoyAdmin, Histogram, ServerInfo
+from conch.gateway.envoy.bootstrap import BootstrapOptions, render_bootstrap
 from conch.gateway.epoch import Epoch
 from conch.gateway.metrics import exposition
 from conch.gateway.routed import RoutedObject, RoutedShare, Snapshot
 from conch.gateway.sync import RouteState
 from conch.gateway.traffic import Counts, Sent, TrafficReader, buckets, count, make_report
+from tests.support.envoy import MEMORY_BYTES
 from tests.support.virtual_time import run_virtually
 
 ROUTED = RoutedObject(
@@ -70,10 +73,12 @@ STATS: dict[str, int | str] = {
 }
 HISTOGRAMS = {
     "cluster.ns/w1/http.upstream_rq_time": Histogram(
-        bounds=tuple(float(bound) for bound in LATENCY_BOUNDS_MILLISECONDS),
+        bounds=tuple(round(bound - 0.1, 1) for bound in LATENCY_BOUNDS_MILLISECONDS),
         counts=(3, 0, 1, 0, 0, 1, 1, *(0 for _ in LATENCY_BOUNDS_MILLISECONDS[7:]), 2),
     ),
-    "cluster.ns/w1/grpc.upstream_rq_time": Histogram(bounds=(0.5, 1800000.0), counts=(1, 4, 0)),
+    "cluster.ns/w1/grpc.upstream_rq_time": Histogram(bounds=(0.9, 1799999.9), counts=(1, 4, 0)),
+    "cluster.ns/w2/grpc.upstream_rq_time": Histogram(bounds=(0.9, 1.9, 2.9, 3.9), counts=(5, 0, 2, 0, 0)),
+    "cluster.ns/w3/http.upstream_rq_time": Histogram(bounds=(0.9,), counts=(0, 0)),
 }
 
 
@@ -148,8 +153,31 @@ def test_latencies_of_both_protocols_are_in_the_same_buckets() -> None:
     assert latency[-1] == 2
 
 
-def test_a_bound_that_is_not_ours_falls_beyond_all() -> None:
-    assert buckets(Histogram(bounds=(3.0,), counts=(1, 1)))[-1] == 2
+def test_zeros_at_the_end_are_not_sent_and_a_reader_has_them_again() -> None:
+    workloads = _told().workloads
+    assert [workloads[name].latency for name in ("w2", "w3")] == [(5, 0, 2), ()]
+    assert workloads["w2"].latency_counts == (5, 0, 2, *(0 for _ in LATENCY_BOUNDS_MILLISECONDS[2:]))
+    assert len(workloads["w3"].latency_counts) == len(LATENCY_BOUNDS_MILLISECONDS) + 1
+
+
+def test_each_bound_that_envoy_is_told_has_a_bucket_of_its_own(tmp_path: Path) -> None:
+    options = BootstrapOptions(
+        gateway="g-1", dynamic_folder=tmp_path, admin_port=1, hold_port=2, memory_bytes=MEMORY_BYTES
+    )
+    (settings,) = json.loads(render_bootstrap(options))["stats_config"]["histogram_bucket_settings"]
+    told = tuple(settings["buckets"])
+    assert buckets(Histogram(bounds=told, counts=(*range(1, len(told) + 1), 0))) == [*range(1, len(told) + 1), 0]
+
+
+def test_envoy_keeps_two_digits_so_no_bound_has_more() -> None:
+    assert all(float(f"{bound:.1e}") == bound for bound in LATENCY_BOUNDS_MILLISECONDS)
+    assert list(LATENCY_BOUNDS_MILLISECONDS) == sorted(set(LATENCY_BOUNDS_MILLISECONDS))
+
+
+def test_a_bound_that_is_not_ours_is_counted_where_it_lies() -> None:
+    numbers = buckets(Histogram(bounds=(25.5, 1e9), counts=(1, 2, 4)))
+    assert numbers[LATENCY_BOUNDS_MILLISECONDS.index(32)] == 1
+    assert numbers[-1] == 6
 
 
 def test_metrics_name_what_the_report_names_and_nothing_else() -> None:
@@ -158,7 +186,10 @@ def test_metrics_name_what_the_report_names_and_nothing_else() -> None:
     assert f"conch_gateway_requests_total{{{labels}}} 24.0" in text
     assert f"conch_gateway_acknowledged{{{labels}}} 1.0" in text
     assert f'conch_gateway_workload_failures_total{{class="timeout",{labels},workload="w1"}} 2.0' in text
-    assert f'conch_gateway_workload_latency_seconds_bucket{{le="+Inf",{labels},workload="w1"}} 13.0' in text
+    latency = f'conch_gateway_workload_latency_seconds_bucket{{le="%s",{labels},workload="w1"}} %s'
+    for bound, total in (("0.001", 4.0), ("0.002", 4.0), ("0.005", 5.0), ("0.01", 7.0), ("1800.0", 11.0)):
+        assert latency % (bound, total) in text
+    assert latency % ("+Inf", 13.0) in text
     assert 'name="a"' not in exposition(_report().model_copy(update={"objects": {}})).decode()
 
 

@@ -16,10 +16,17 @@ WAKES_PATH: Final = "/wakes"
 Total = Annotated[int, Field(ge=0)]
 
 LATENCY_BOUNDS_MILLISECONDS: Final = (
-    *(0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500),
-    *(1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000),
+    *(1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80),
+    *(100, 130, 160, 200, 250, 320, 400, 500, 630, 800),
+    *(1_000, 1_300, 1_600, 2_000, 2_500, 3_200, 4_000, 5_000, 6_300, 8_000),
+    *(10_000, 15_000, 20_000, 30_000, 45_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000),
 )
-"""Upper bounds of the buckets that Envoy is told to keep latencies in."""
+"""Upper bounds of the buckets that latencies are counted in; what takes as long as a bound is in the bucket above it.
+
+Up to ten seconds about ten per decade (ISO 3's R10), which tells latencies a quarter apart. Whole milliseconds, and no
+more than two digits: Envoy measures and keeps no finer ones. Other bounds need another name than `latency` on the wire,
+for a gateway and an operator of different versions talk to each other.
+"""
 
 
 class WorkloadTraffic(ApiModel, extra="ignore"):
@@ -31,7 +38,15 @@ class WorkloadTraffic(ApiModel, extra="ignore"):
     failures: dict[ShortText, Total] = Field(default_factory=dict)
     """By class (see FailureClass): answers that a client should not have got."""
     latency: tuple[Total, ...] = ()
-    """Requests by time to the whole answer: one count per bucket of LATENCY_BOUNDS_MILLISECONDS, and one beyond."""
+    """Requests by time to the whole answer: one count per bucket of LATENCY_BOUNDS_MILLISECONDS, and one beyond.
+
+    Zeros at the end are left out, for most workloads answer within a second; `latency_counts` has them.
+    """
+
+    @property
+    def latency_counts(self) -> tuple[int, ...]:
+        """`latency`, each bucket in its place."""
+        return (*self.latency, *(0,) * (len(LATENCY_BOUNDS_MILLISECONDS) + 1 - len(self.latency)))
 
 
 class ObjectTraffic(ApiModel, extra="ignore"):

@@ -1,6 +1,8 @@
 """What the operator is told, for Prometheus: by object and workload, so that what goes vanishes with its report."""
 
+import math
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -10,6 +12,11 @@ from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, GatewayReport,
 
 _OBJECT: Final = ("namespace", "name")
 _WORKLOAD: Final = (*_OBJECT, "workload")
+_SHOWN_BOUNDS_MILLISECONDS: Final = (
+    *(1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000),
+    *(60_000, 300_000, 600_000, 1_800_000, 3_600_000),
+)
+"""Of LATENCY_BOUNDS_MILLISECONDS: each is a time series per workload, and a graph needs fewer than a verdict."""
 
 
 def exposition(report: GatewayReport) -> bytes:
@@ -72,9 +79,6 @@ class _Collector:
 
 
 def _cumulated(traffic: WorkloadTraffic) -> list[tuple[str, float]]:
-    bounds = (*(str(bound / 1000) for bound in LATENCY_BOUNDS_MILLISECONDS), "+Inf")
-    total, buckets = 0, []
-    for bound, number in zip(bounds, traffic.latency, strict=True):
-        total += number
-        buckets.append((bound, float(total)))
-    return buckets
+    totals = dict(zip((*LATENCY_BOUNDS_MILLISECONDS, math.inf), accumulate(traffic.latency_counts), strict=True))
+    buckets = [(str(bound / 1000), float(totals[bound])) for bound in _SHOWN_BOUNDS_MILLISECONDS]
+    return [*buckets, ("+Inf", float(totals[math.inf]))]

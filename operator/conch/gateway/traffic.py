@@ -15,6 +15,8 @@ What is counted, and by which of Envoy's numbers (tried on Envoy 1.40):
 """
 
 import asyncio
+import math
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -99,7 +101,8 @@ def count(stats: Mapping[str, int | str], histograms: Mapping[str, Histogram]) -
             key, stat = of_route
             (arrivals if stat == "downstream_rq_total" else in_flight)[key] = value
     for name, histogram in histograms.items():
-        if of_cluster := parse_cluster_stat(name):
+        # Of a fleet that is mostly idle, nearly all are empty.
+        if any(histogram.counts) and (of_cluster := parse_cluster_stat(name)):
             latency = _workload(workloads, of_cluster[0]).latency
             for bucket, number in enumerate(buckets(histogram)):
                 latency[bucket] += number
@@ -122,12 +125,21 @@ def _add(counts: WorkloadCounts, stat: str, value: int) -> None:
 
 
 def buckets(histogram: Histogram) -> Sequence[int]:
-    """One number per bucket of LATENCY_BOUNDS_MILLISECONDS, and one beyond; Envoy is told to keep just these."""
+    """One number per bucket of LATENCY_BOUNDS_MILLISECONDS, and one beyond.
+
+    Envoy is told to keep just these, by bounds a little lower (see the bootstrap); each of its own is counted in the
+    bucket that its upper bound is in.
+    """
     numbers = [0] * (len(LATENCY_BOUNDS_MILLISECONDS) + 1)
-    place = {float(bound): index for index, bound in enumerate(LATENCY_BOUNDS_MILLISECONDS)}
-    for bound, number in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
-        numbers[place.get(bound, -1)] += number
+    for bound, number in zip((*histogram.bounds, math.inf), histogram.counts, strict=True):
+        if number:
+            numbers[bisect_left(LATENCY_BOUNDS_MILLISECONDS, bound)] += number
     return numbers
+
+
+def _without_zeros_at_the_end(numbers: Sequence[int]) -> tuple[int, ...]:
+    last = max((place for place, number in enumerate(numbers) if number), default=-1)
+    return tuple(numbers[: last + 1])
 
 
 class Held(Protocol):
@@ -172,7 +184,7 @@ def _workload_traffic(counts: WorkloadCounts) -> WorkloadTraffic:
         in_flight=counts.active,
         arrivals=counts.requests,
         failures={class_: number for class_, number in failures.items() if number},
-        latency=tuple(counts.latency),
+        latency=_without_zeros_at_the_end(counts.latency),
     )
 
 

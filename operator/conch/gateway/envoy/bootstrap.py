@@ -164,7 +164,9 @@ def _stats_config() -> dict[str, Any]:
         {"safe_regex": {"regex": rf"http\.[^.]+\.[^.]+\.({'|'.join(_ROUTE_STATS)})"}},
         {"prefix": f"{failure_counters.STAT_PREFIX}."},
     ]
-    buckets = {"match": {"suffix": ".upstream_rq_time"}, "buckets": list(LATENCY_BOUNDS_MILLISECONDS)}
+    # Envoy keeps numbers of two digits, and counts one as big as a bound below it: with 100 told, up to 109 ms are.
+    bounds = [round(bound - 0.1, 1) for bound in LATENCY_BOUNDS_MILLISECONDS]
+    buckets = {"match": {"suffix": ".upstream_rq_time"}, "buckets": bounds}
     return {
         "stats_matcher": {"inclusion_list": {"patterns": patterns}},
         "histogram_bucket_settings": [buckets],
