@@ -11,6 +11,6 @@ closed before anything of the call was written takes another one. No server has 
 
 from tests.load.plan import Plan, Protocol, Stream, Tensor
 from tests.load.process import Load
-from tests.load.result import Failure, Result
+from tests.load.result import Failure, Result, Span
 
-__all__ = ["Failure", "Load", "Plan", "Protocol", "Result", "Stream", "Tensor"]
+__all__ = ["Failure", "Load", "Plan", "Protocol", "Result", "Span", "Stream", "Tensor"]

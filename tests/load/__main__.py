@@ -51,6 +51,7 @@ async def _tell_progress(run: Run) -> None:
             "answered": account.answered,
             "failed": account.failed,
             "in_flight": account.in_flight,
+            "recent": account.recent().model_dump(),
         }
         print(json.dumps(line), flush=True)
         await asyncio.sleep(PROGRESS_SECONDS)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import grpc
 from tritonclient.grpc import service_pb2
 
-from conch.client.tensors import to_raw
+from conch.triton.tensors import to_raw
 from tests.load.plan import Stream
 from tests.load.recorder import RequestFailedError, Sending
 from tests.load.sender import tensors

@@ -57,7 +57,7 @@ class Load:
         return self._process.pid
 
     def progress(self) -> Mapping[str, Any]:
-        """The newest account: at, scheduled, answered, failed, in_flight; empty before the first."""
+        """The newest account: at, scheduled, answered, failed, in_flight, recent (a Span); empty before the first."""
         lines = self._progress.read_text().rpartition("\n")[0].splitlines()
         told: dict[str, Any] = json.loads(lines[-1]) if lines else {}
         return told

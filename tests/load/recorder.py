@@ -2,18 +2,20 @@
 
 import time
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 
 from tests.load.plan import Plan
-from tests.load.result import Failure, Group, Quantiles, Result
+from tests.load.result import Failure, Group, Quantiles, Result, Span
+from tests.load.timeline import span, timeline
 
 NOT_SENT = "not sent: too many in flight"
+RECENT_SECONDS = 5.0
 _WORDS_MOST = 300
 
 
@@ -105,6 +107,20 @@ class Recorder:
             self._lateness.append(sending.sent - sending.due)
         self._lost.append(_Lost(sending, time.monotonic(), kind, " ".join(words.split())[:_WORDS_MOST]))
 
+    def recent(self) -> Span:
+        """The last seconds up to now; fewer than RECENT_SECONDS at the beginning."""
+        now = time.monotonic()
+        begin = max(self._began, now - RECENT_SECONDS)
+        latencies = array("d")
+        for fate in self._answered.values():
+            # In the order in which they ended.
+            for sent, latency in zip(reversed(fate.sent), reversed(fate.latency), strict=True):
+                if sent + latency < begin:
+                    break
+                latencies.append(latency)
+        failed = len(self._lost) - bisect_left(self._lost, begin, key=lambda lost: lost.at)
+        return span(begin - self._began, now - begin, latencies, failed=failed)
+
     def mark(self, phase: str, at: float) -> None:
         """A phase begins."""
         self._marks.append((at, phase))
@@ -130,11 +146,22 @@ class Recorder:
             lateness_bound_ms=self._plan.lateness_bound_ms,
             on_schedule=lateness.p99_ms <= self._plan.lateness_bound_ms and not never_sent,
             stopped_early=stopped_early,
+            began_at=self._time(self._began),
             seconds=time.monotonic() - self._began,
             cpu_seconds=time.process_time() - self._cpu_before,
             marks={phase: at - self._began for at, phase in self._marks},
             groups=tuple(self._groups()),
+            timeline=timeline(self._ends(), [lost.at - self._began for lost in self._lost]),
         )
+
+    def _ends(self) -> Iterator[tuple[float, float]]:
+        """(seconds since the beginning, latency) of every request that was answered."""
+        for fate in self._answered.values():
+            for sent, latency in zip(fate.sent, fate.latency, strict=True):
+                yield sent + latency - self._began, latency
+
+    def _time(self, at: float) -> str:
+        return datetime.fromtimestamp(self._began_at + at - self._began, UTC).isoformat(timespec="milliseconds")
 
     def _failure(self, lost: _Lost) -> Failure:
         sent = lost.sending.sent or lost.sending.due
@@ -142,7 +169,7 @@ class Recorder:
             protocol=lost.sending.protocol,
             kind=lost.kind,
             words=lost.words,
-            sent_at=datetime.fromtimestamp(self._began_at + sent - self._began, UTC).isoformat(timespec="milliseconds"),
+            sent_at=self._time(sent),
             sent_seconds=sent - self._began,
             failed_after_seconds=lost.at - sent,
             sent_in=self._phase(sent),

@@ -49,6 +49,20 @@ class Group(_Part):
     """Of those that were answered, from when they were sent."""
 
 
+class Span(_Part):
+    """What came to an end within a span of time."""
+
+    begin_seconds: float
+    """Since the beginning of the run."""
+    seconds: float
+    """How long it is."""
+    answered: int
+    failed: int
+    p50_ms: float
+    """Of those that were answered, from when they were sent; zero where none was."""
+    p95_ms: float
+
+
 class Result(_Part):
     """A whole run. `scheduled` = `answered` + `failed`: every request whose time came is accounted for."""
 
@@ -66,12 +80,16 @@ class Result(_Part):
     on_schedule: bool
     """Whether it was an open loop: p99 of lateness is within the bound, and everything scheduled was sent."""
     stopped_early: bool
+    began_at: str
+    """UTC."""
     seconds: float
     cpu_seconds: float
     """Of the generator, its start not counted."""
     marks: dict[str, float]
     """Phase -> seconds since the beginning."""
     groups: tuple[Group, ...]
+    timeline: tuple[Span, ...]
+    """Each second from the beginning to the last end of a request, also where nothing ended."""
 
     def summary(self) -> str:
         """Some lines for a test's message."""

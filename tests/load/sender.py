@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from conch.client.tensors import Tensor, from_values
+from conch.client.tensors import from_values
+from conch.triton.tensors import Tensor
 from tests.load import plan
 from tests.load.recorder import Sending
 

@@ -12,10 +12,12 @@ from conch.agent.decide import (
     Disk,
     Failure,
     Fetch,
+    Golden,
     Idle,
     LayOut,
     Load,
     LoadedVersion,
+    Replay,
     Server,
     Step,
     Unload,
@@ -23,7 +25,7 @@ from conch.agent.decide import (
     next_step,
     serves,
 )
-from conch.api.assignment import AgentPhase, Assignment, Pin
+from conch.api.assignment import AgentPhase, Assignment, GoldenOutcome, GoldenReport, Pin
 from conch.api.model import DynamicBatching, ModelConfig, ModelFormat, ModelSource, SecretReference
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
@@ -39,14 +41,22 @@ GOOD = LoadedVersion(name="mlp", version="2", state="READY", ready=True, layout=
 EMPTY = Server(live=True)
 SERVING = Server(live=True, versions=(GOOD,))
 FAILURE = Failure(stage=AgentPhase.LOADING, reason=Reason.MODEL_LOAD_FAILED, message="why", attempts=1, retry_at=10.0)
+SETTLED = Golden(report=GoldenReport(outcome=GoldenOutcome.ABSENT), due_at=None)
 
 
-def decide(disk: Disk = LAID_OUT, server: Server = EMPTY, failure: Failure | None = None, now: float = 0.0) -> Step:
-    return next_step(wanted=WANTED, disk=disk, server=server, failure=failure, now=now)
+def decide(
+    disk: Disk = LAID_OUT,
+    server: Server = EMPTY,
+    failure: Failure | None = None,
+    now: float = 0.0,
+    golden: Golden = SETTLED,
+    wanted: Wanted | None = WANTED,
+) -> Step:
+    return next_step(wanted=wanted, disk=disk, server=server, failure=failure, golden=golden, now=now)
 
 
 def test_without_an_assignment_nothing_happens() -> None:
-    step = next_step(wanted=None, disk=LAID_OUT, server=SERVING, failure=None, now=0)
+    step = decide(server=SERVING, wanted=None)
     assert step == Idle(phase=AgentPhase.STARTING, message="waiting for an assignment")
 
 
@@ -60,7 +70,7 @@ def test_fetch_lay_out_load_ready() -> None:
 @pytest.mark.parametrize("disk", [FETCHED, LAID_OUT])
 def test_nothing_is_loaded_before_the_files_are_pinned(disk: Disk) -> None:
     unpinned = Wanted.of(ASSIGNMENT.model_copy(update={"pin": None}))
-    step = next_step(wanted=unpinned, disk=disk, server=EMPTY, failure=None, now=0)
+    step = decide(disk, wanted=unpinned)
     assert isinstance(step, Idle)
     assert step.phase is AgentPhase.FETCHED
 
@@ -68,14 +78,14 @@ def test_nothing_is_loaded_before_the_files_are_pinned(disk: Disk) -> None:
 @pytest.mark.parametrize("disk", [FETCHED, LAID_OUT])
 def test_other_files_than_the_pinned_ones_are_fetched_anew_and_never_loaded(disk: Disk) -> None:
     wanted = Wanted.of(ASSIGNMENT.model_copy(update={"pin": OTHER_PIN}))
-    assert next_step(wanted=wanted, disk=disk, server=EMPTY, failure=None, now=0) == Fetch(wanted=wanted)
+    assert decide(disk, wanted=wanted) == Fetch(wanted=wanted)
 
 
 def test_declared_files_need_no_pin() -> None:
     source = SOURCE.model_copy(update={"digest": PIN.digest})
     wanted = Wanted.of(ASSIGNMENT.model_copy(update={"pin": None, "source": source}))
     disk = Disk(fetched={wanted.fetch_key: PIN.digest})
-    assert next_step(wanted=wanted, disk=disk, server=EMPTY, failure=None, now=0) == LayOut(wanted=wanted)
+    assert decide(disk, wanted=wanted) == LayOut(wanted=wanted)
 
 
 def test_files_are_brought_while_triton_is_not_there_yet() -> None:
@@ -112,6 +122,19 @@ def test_a_failure_is_waited_out_and_then_tried_again() -> None:
     assert decide(failure=FAILURE, now=10.0) == Load(wanted=WANTED)
     assert decide(failure=replace(FAILURE, refetch=True), now=10.0) == Fetch(wanted=WANTED)
     assert decide(server=SERVING, failure=FAILURE) == Idle(phase=AgentPhase.READY)
+
+
+def test_a_model_that_serves_is_held_against_its_golden_set_once() -> None:
+    assert decide(server=SERVING, golden=Golden()) == Replay(wanted=WANTED)
+    assert decide(server=SERVING, golden=SETTLED) == Idle(phase=AgentPhase.READY)
+    assert decide(LAID_OUT, EMPTY, golden=Golden()) == Load(wanted=WANTED)
+
+
+def test_a_replay_that_triton_was_too_busy_for_is_tried_again_later_also_after_that_was_reported() -> None:
+    for report in (None, GoldenReport(outcome=GoldenOutcome.ERROR)):
+        busy = Golden(report=report, attempts=6, due_at=10.0)
+        assert decide(server=SERVING, golden=busy, now=9.9) == Idle(phase=AgentPhase.READY)
+        assert decide(server=SERVING, golden=busy, now=10.0) == Replay(wanted=WANTED)
 
 
 def test_what_is_no_longer_assigned_goes_once_the_assigned_serves() -> None:
@@ -155,7 +178,8 @@ class World:
     def __init__(self) -> None:
         self.disk = Disk()
         self.server = Server()
-        self.fetches = self.loads = 0
+        self.golden = Golden()
+        self.fetches = self.loads = self.replays = 0
 
     def do(self, step: Step) -> None:
         match step:
@@ -169,12 +193,17 @@ class World:
             case Load(wanted=wanted):
                 assert (wanted.assignment.name, wanted.layout_key) in self.disk.layouts
                 self.loads += 1
+                self.golden = Golden()
                 name, version = wanted.assignment.name, str(wanted.assignment.version)
                 kept = tuple(v for v in self.server.versions if v.name != name)
                 loaded = LoadedVersion(name=name, version=version, state="READY", ready=True, layout=wanted.layout_key)
                 self.server = replace(self.server, versions=(*kept, loaded))
             case Unload(name=name):
                 self.server = replace(self.server, versions=tuple(v for v in self.server.versions if v.name != name))
+            case Replay(wanted=wanted):
+                assert serves(self.server, wanted)
+                self.replays += 1
+                self.golden = SETTLED
             case CleanUp(wanted=wanted):
                 self.disk = Disk(
                     fetched={wanted.fetch_key: PIN.digest},
@@ -183,13 +212,17 @@ class World:
             case Idle():
                 pass
 
+    def next_step(self, wanted: Wanted) -> Step:
+        return decide(self.disk, self.server, golden=self.golden, wanted=wanted)
+
     def settle(self, wanted: Wanted) -> None:
         for _ in range(12):
-            step = next_step(wanted=wanted, disk=self.disk, server=self.server, failure=None, now=0)
+            step = self.next_step(wanted)
             self.do(step)
         assert step == Idle(phase=AgentPhase.READY)
         assert {name for name, _ in self.disk.layouts} == {wanted.assignment.name}
         assert serves(self.server, wanted)
+        assert self.golden == SETTLED
 
 
 ASSIGNMENTS = st.builds(
@@ -218,16 +251,16 @@ def test_every_history_ends_serving_just_the_last_assignment(
     world = World()
     for wanted, event, steps in events:
         for _ in range(steps):
-            world.do(next_step(wanted=wanted, disk=world.disk, server=world.server, failure=None, now=0))
+            world.do(world.next_step(wanted))
         if event == "triton":
             world.server = Server()
         if event == "volume":
             world.disk, world.server = Disk(), Server()
     world.server = replace(world.server, live=True)
     world.settle(last)
-    fetches, loads = world.fetches, world.loads
+    fetches, loads, replays = world.fetches, world.loads, world.replays
     world.settle(last)
-    assert (world.fetches, world.loads) == (fetches, loads)
+    assert (world.fetches, world.loads, world.replays) == (fetches, loads, replays)
     world.server = EMPTY
     world.settle(last)
-    assert (world.fetches, world.loads) == (fetches, loads + 1)
+    assert (world.fetches, world.loads, world.replays) == (fetches, loads + 1, replays + 1)

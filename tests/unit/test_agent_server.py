@@ -2,17 +2,27 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from conch.agent.decide import Failure, Fetch, Idle, Load, Wanted
-from conch.agent.reporting import make_report
+from conch.agent import reporting
+from conch.agent.decide import Failure, Fetch, Golden, Idle, Load, Replay, Step, Wanted
 from conch.agent.server import make_application
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Record
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder
+from conch.api.assignment import (
+    AgentPhase,
+    AgentReport,
+    Assignment,
+    GoldenOutcome,
+    GoldenReport,
+    InferenceCounts,
+    Pin,
+    PinOrder,
+)
 from conch.api.model import ModelSource
 from conch.api.reasons import Reason
 
@@ -91,31 +101,40 @@ def test_settings_come_from_the_pod_and_hide_the_key() -> None:
 FAILURE = Failure(stage=AgentPhase.LOADING, reason=Reason.MODEL_LOAD_FAILED, message="m" * 5000, attempts=1, retry_at=0)
 NOTHING = {"fetched_bytes": 0, "total_bytes": None}
 FETCHED = Record(digest=f"sha256:{'a' * 64}", bytes=9)
+GOLDEN = GoldenReport(outcome=GoldenOutcome.FAILED, samples=3, mismatches=1, message="sample 0: ...")
+COUNTS = InferenceCounts(epoch="e", requests=7, failures=1, queue_seconds=0.5)
+
+
+def make_report(step: Step, **changes: Any) -> AgentReport:
+    fields: dict[str, Any] = {"wanted": WANTED, "failure": None, "record": None, "fetched": NOTHING}
+    fields |= {"golden": Golden(report=GOLDEN), "inference": COUNTS}
+    return reporting.make_report(step=step, **fields | changes)
 
 
 def test_a_failure_stays_visible_while_it_is_tried_again() -> None:
     for step in (Fetch(wanted=WANTED), Load(wanted=WANTED), Idle(phase=AgentPhase.FAILED)):
-        report = make_report(step=step, wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=NOTHING)
+        report = make_report(step, failure=FAILURE, record=FETCHED)
         assert (report.phase, report.reason, report.revision) == (AgentPhase.FAILED, Reason.MODEL_LOAD_FAILED, "r1")
         assert len(report.message) == 2048
-    ready = make_report(
-        step=Idle(phase=AgentPhase.READY), wanted=WANTED, failure=FAILURE, record=FETCHED, fetched=NOTHING
-    )
+    ready = make_report(Idle(phase=AgentPhase.READY), failure=FAILURE, record=FETCHED)
     assert (ready.phase, ready.reason, ready.message) == (AgentPhase.READY, None, "")
     assert (ready.digest, ready.fetched_bytes, ready.total_bytes) == (FETCHED.digest, 9, 9)
 
 
 def test_progress_is_told() -> None:
-    report = make_report(
-        step=Fetch(wanted=WANTED),
-        wanted=WANTED,
-        failure=None,
-        record=None,
-        fetched={**NOTHING, "fetched_bytes": 5, "total_bytes": 10, "files": 2},
-    )
+    report = make_report(Fetch(wanted=WANTED), fetched={**NOTHING, "fetched_bytes": 5, "total_bytes": 10, "files": 2})
     assert (report.phase, report.fetched_bytes, report.total_bytes, report.files) == (AgentPhase.FETCHING, 5, 10, 2)
-    report = make_report(step=Idle(phase=AgentPhase.STARTING), wanted=None, failure=None, record=None, fetched=NOTHING)
+    report = make_report(Idle(phase=AgentPhase.STARTING), wanted=None)
     assert (report.phase, report.revision, report.total_bytes) == (AgentPhase.STARTING, "", None)
+
+
+def test_what_is_said_of_a_served_model_is_said_as_long_as_it_serves() -> None:
+    ready = make_report(Replay(wanted=WANTED))
+    assert (ready.phase, ready.golden, ready.inference) == (AgentPhase.READY, GOLDEN, COUNTS)
+    assert AgentReport.model_validate_json(ready.model_dump_json(by_alias=True, exclude_none=True)) == ready
+    for step in (Load(wanted=WANTED), Idle(phase=AgentPhase.FAILED)):
+        report = make_report(step)
+        assert (report.golden, report.inference) == (None, None)
 
 
 async def test_who_asks_to_leave_is_answered_when_that_is_safe(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from conch.client.golden import Verdict
 from conch.client.render import Told, as_json, as_text, printable
 from conch.client.server import Answer
-from conch.client.tensors import DATATYPES, from_array, from_values
+from conch.client.tensors import from_array, from_values
+from conch.triton.tensors import DATATYPES
 
 
 def told(*outputs: Any, **changes: Any) -> Told:

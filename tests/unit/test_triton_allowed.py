@@ -50,7 +50,7 @@ def test_a_program_is_refused_where_models_must_be_data(config: str, files: list
     ("config", "files", "backend"),
     [
         ('backend: "onnxruntime"', ["1/model.onnx"], "onnxruntime"),
-        ("", ["1/model.onnx", "labels.txt"], "onnxruntime"),
+        ("", ["1/model.onnx", "labels.txt", "golden.json", "conch.json"], "onnxruntime"),
         ("", ["1/model.plan"], "tensorrt"),
         ('platform: "onnxruntime_onnx"', ["1/model.onnx"], "onnxruntime"),
         ('platform: "ensemble"', [], ""),

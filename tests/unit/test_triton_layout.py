@@ -62,6 +62,34 @@ def test_a_bare_graph_keeps_its_name_and_takes_its_weights_along(prefix: str) ->
     assert plan_layout(found, version=7).links == {f"7/{f.removeprefix(prefix)}": f for f in files}
 
 
+@pytest.mark.parametrize("format", [AUTO, ONNX])
+@pytest.mark.parametrize("prefix", ["", "wrapped/"])
+def test_a_bare_graphs_golden_set_lies_in_the_models_folder(prefix: str, format: ModelFormat) -> None:
+    files = [f"{prefix}{name}" for name in ("resnet.onnx", "resnet.onnx.data", "golden.json")]
+    assert links(files, format=format) == {
+        "1/resnet.onnx": f"{prefix}resnet.onnx",
+        "1/resnet.onnx.data": f"{prefix}resnet.onnx.data",
+        "golden.json": f"{prefix}golden.json",
+    }
+    assert links(["download", "golden.json"], format=ONNX) == {"1/download": "download", "golden.json": "golden.json"}
+
+
+@pytest.mark.parametrize(
+    ("files", "golden_set"),
+    [
+        (["config.pbtxt", "1/model.onnx", "golden.json"], "golden.json"),
+        (["mlp/1/model.onnx", "mlp/golden.json", "other/1/x", "other/golden.json"], "mlp/golden.json"),
+        (["repo/mlp/1/model.onnx", "repo/mlp/golden.json", "repo/golden.json"], "repo/mlp/golden.json"),
+        (["m.onnx", "golden.json"], "golden.json"),
+        (["mlp/1/model.onnx", "golden.json"], None),
+        (["1/model.onnx", "1/golden.json"], None),
+        (["1/model.onnx", "golden.json/x"], None),
+    ],
+)
+def test_a_golden_set_is_found_in_the_models_folder_alone(files: list[str], golden_set: str | None) -> None:
+    assert find_model(Tree.of(files), name="mlp", format=AUTO).golden_set == golden_set
+
+
 def test_the_declared_format_decides() -> None:
     assert links(["download"], format=ONNX) == {"1/download": "download"}
     assert "expected is a Triton model directory" in refusal(["model.onnx"], format=REPOSITORY)

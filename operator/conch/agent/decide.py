@@ -1,7 +1,8 @@
 """What an agent does next: one pure function of what is wanted, on disk, in Triton, and what has failed.
 
-Nothing is remembered but failures. Whatever restarts (agent, Triton, both, with or without the volume), the same
-question is asked again, and an answer that is already true leads to no action.
+Nothing is remembered but failures, and what the loaded model's golden set has shown. Whatever restarts (agent, Triton,
+both, with or without the volume), the same question is asked again, and an answer that is already true leads to no
+action.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from conch.api.assignment import AgentPhase, Assignment
+from conch.api.assignment import AgentPhase, Assignment, GoldenReport
 from conch.api.reasons import Reason
 
 LAYOUT_FORMAT = 1
@@ -90,6 +91,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Golden:
+    """What replaying the golden set of the model that is loaded has come to; every load begins with an empty one."""
+
+    report: GoldenReport | None = None
+    attempts: int = 0
+    """That Triton was not there for, or too busy."""
+    due_at: float | None = 0.0
+    """When it is replayed, in seconds on the caller's monotonic clock; None once that is settled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Idle:
     """Nothing to do now; look again at the next tick."""
 
@@ -126,16 +138,25 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Hold the answers of the model that serves against its golden set."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanUp:
     """Remove fetched trees and models that are no longer assigned, now that the assigned one serves."""
 
     wanted: Wanted
 
 
-Step = Idle | Fetch | LayOut | Load | Unload | CleanUp
+Step = Idle | Fetch | LayOut | Load | Unload | Replay | CleanUp
 
 
-def next_step(*, wanted: Wanted | None, disk: Disk, server: Server, failure: Failure | None, now: float) -> Step:
+def next_step(
+    *, wanted: Wanted | None, disk: Disk, server: Server, failure: Failure | None, golden: Golden, now: float
+) -> Step:
     """The one thing to do now. A failure that waits for its retry holds back every action but serving on."""
     if wanted is None:
         return Idle(phase=AgentPhase.STARTING, message="waiting for an assignment")
@@ -143,6 +164,8 @@ def next_step(*, wanted: Wanted | None, disk: Disk, server: Server, failure: Fai
     if serves(server, wanted):
         if stray := next((v.name for v in server.versions if v.name != name and v.state == "READY"), None):
             return Unload(name=stray)
+        if golden.due_at is not None and now >= golden.due_at:
+            return Replay(wanted=wanted)
         loading = any(v.name != name for v in server.versions)
         if not loading and (disk.fetched.keys() - {wanted.fetch_key} or any(n != name for n, _ in disk.layouts)):
             return CleanUp(wanted=wanted)

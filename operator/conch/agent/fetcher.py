@@ -104,17 +104,20 @@ class Fetcher:
     def is_still_verified(self, wanted: Wanted) -> bool:
         """Files that were left on their claim may have been written to since; then they are forgotten."""
         record = self._volume.record(wanted.fetch_key)
-        if record is None or not record.fingerprint:
-            return True
-        try:
-            now = fingerprint(self._volume.tree(wanted.fetch_key))
-        except OSError:
-            now = ""
-        if now == record.fingerprint:
+        if record is None or self.is_unchanged(wanted, record):
             return True
         self._volume.drop_layout(wanted.layout_key)
         self._volume.forget(wanted.fetch_key)
         return False
+
+    def is_unchanged(self, wanted: Wanted, record: Record) -> bool:
+        """Whether files that were left on their claim are as they were when the record was made."""
+        if not record.fingerprint:
+            return True
+        try:
+            return fingerprint(self._volume.tree(wanted.fetch_key)) == record.fingerprint
+        except OSError:
+            return False
 
 
 def _other_files(wanted: Wanted, record: Record) -> StepError:

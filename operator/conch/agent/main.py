@@ -23,7 +23,7 @@ from conch.agent.settings import AgentSettings
 from conch.agent.steps import Steps
 from conch.agent.volume import Volume
 from conch.api import pod
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin
+from conch.api.assignment import AgentPhase, AgentReport, Assignment, InferenceCounts, Pin
 from conch.api.reasons import Reason
 from conch.store import Progress, in_thread, without_query
 from conch.triton.client import TritonClient
@@ -82,7 +82,7 @@ class Agent:
     ) -> None:
         self._settings = settings
         self._volume = volume
-        self._steps = Steps(settings, volume, triton, self._begin_fetch, resolver)
+        self._steps = Steps(settings, volume, triton, self._begin_fetch, resolver, clock=clock)
         self._file = AssignmentFile(settings.assignment_file)
         self._clock = clock
         self._log = agent_log()
@@ -112,10 +112,19 @@ class Agent:
             problem = self._take_assignment()
             server = await self._steps.observe(self._wanted)
             disk = await asyncio.to_thread(self._volume.disk)
-            step = next_step(wanted=self._wanted, disk=disk, server=server, failure=self._failure, now=self._clock())
+            step = next_step(
+                wanted=self._wanted,
+                disk=disk,
+                server=server,
+                failure=self._failure,
+                golden=self._steps.golden,
+                now=self._clock(),
+            )
             if isinstance(step, Idle) and step.phase is AgentPhase.READY:
                 self._failure = None
-            self._tell(step, problem)
+            serves = self._wanted is not None and phase_of(step) is AgentPhase.READY
+            counts = await self._steps.inference_counts(self._wanted) if self._wanted and serves else None
+            self._tell(step, problem, counts)
             if isinstance(step, Idle):
                 await asyncio.sleep(self._pause(server))
             else:
@@ -209,7 +218,7 @@ class Agent:
         tells_versions = bool(record.resolved or record.fingerprint)
         return tells_versions or record.bytes <= REFETCH_BYTES_MOST
 
-    def _tell(self, step: Step, problem: str | None) -> None:
+    def _tell(self, step: Step, problem: str | None, counts: InferenceCounts | None) -> None:
         """Publish the report that belongs to a step."""
         wanted = self._wanted
         report = make_report(
@@ -218,6 +227,8 @@ class Agent:
             failure=self._failure,
             record=self._volume.record(wanted.fetch_key) if wanted else None,
             fetched=self._fetching.fields(),
+            golden=self._steps.golden,
+            inference=counts,
         )
         if problem and report.phase is not AgentPhase.READY:
             report = report.model_copy(

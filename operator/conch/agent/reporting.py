@@ -5,9 +5,9 @@ from typing import Any
 
 import structlog
 
-from conch.agent.decide import CleanUp, Failure, Fetch, Idle, LayOut, Load, Step, Unload, Wanted
+from conch.agent.decide import CleanUp, Failure, Fetch, Golden, Idle, LayOut, Load, Replay, Step, Unload, Wanted
 from conch.agent.volume import Record
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.assignment import AgentPhase, AgentReport, InferenceCounts
 from conch.store import Progress
 
 MESSAGE_MOST = 2048
@@ -22,7 +22,7 @@ def phase_of(step: Step) -> AgentPhase:
             return AgentPhase.FETCHING
         case LayOut() | Load():
             return AgentPhase.LOADING
-        case Unload() | CleanUp():
+        case Unload() | Replay() | CleanUp():
             return AgentPhase.READY
 
 
@@ -52,10 +52,16 @@ def make_report(
     failure: Failure | None,
     record: Record | None,
     fetched: Mapping[str, int | None],
+    golden: Golden,
+    inference: InferenceCounts | None,
 ) -> AgentReport:
-    """The report while `step` is done. A failure stays visible through its retries, until the model serves."""
+    """The report while `step` is done. A failure stays visible through its retries, until the model serves.
+
+    What is said of a model that serves is said only as long as it does.
+    """
     phase = phase_of(step)
-    failed = failure if phase is not AgentPhase.READY else None
+    serves = phase is AgentPhase.READY
+    failed = failure if not serves else None
     if record:
         fetched = {"fetched_bytes": record.bytes, "total_bytes": record.bytes}
     message = failed.message if failed else step.message if isinstance(step, Idle) else ""
@@ -67,6 +73,9 @@ def make_report(
         digest=record.digest if record else None,
         resolved=record.resolved if record else "",
         pin=wanted.assignment.pin if wanted else None,
+        replays_golden_set=True,
+        golden=golden.report if serves else None,
+        inference=inference if serves else None,
         **fetched,
     )
 

@@ -2,18 +2,34 @@
 
 import asyncio
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, assert_never
 
 from aiohttp.abc import AbstractResolver
 
-from conch.agent.decide import CleanUp, Fetch, Idle, LayOut, Load, LoadedVersion, Server, Step, Unload, Wanted, serves
+from conch.agent.decide import (
+    CleanUp,
+    Fetch,
+    Golden,
+    Idle,
+    LayOut,
+    Load,
+    LoadedVersion,
+    Replay,
+    Server,
+    Step,
+    Unload,
+    Wanted,
+    serves,
+)
 from conch.agent.errors import StepError
 from conch.agent.fetcher import Fetcher
+from conch.agent.golden_check import GoldenCheck
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Volume
-from conch.api.assignment import Assignment
+from conch.api.assignment import Assignment, InferenceCounts
 from conch.api.reasons import Reason
 from conch.store import Progress, StoreError, in_thread, without_query
 from conch.triton.allowed import settle_backend
@@ -50,11 +66,20 @@ class Steps:
         triton: TritonClient,
         progress: Callable[[], Progress],
         resolver: AbstractResolver | None = None,
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._volume = volume
         self._triton = triton
         self._fetcher = Fetcher(settings, volume, progress, resolver)
+        self._golden = GoldenCheck(volume, self._fetcher, triton, clock)
+        self._epoch = secrets.token_hex(8)
+
+    @property
+    def golden(self) -> Golden:
+        """What the golden set of the model that is loaded has shown."""
+        return self._golden.known
 
     async def observe(self, wanted: Wanted | None) -> Server:
         """What Triton says now; never raises."""
@@ -77,6 +102,22 @@ class Steps:
         layout = loaded_layout(await self._triton.config(entry.name, version))
         return LoadedVersion(name=entry.name, version=entry.version, state=entry.state, ready=ready, layout=layout)
 
+    async def inference_counts(self, wanted: Wanted) -> InferenceCounts | None:
+        """What Triton has counted of the version that serves; None when it does not say. Never raises.
+
+        Only a load begins the counters anew, and only this agent loads: so the epoch changes with its loads.
+        """
+        try:
+            counted = await self._triton.statistics(wanted.assignment.name, wanted.assignment.version)
+        except (TritonUnavailableError, TritonRefusedError):
+            return None
+        return InferenceCounts(
+            epoch=self._epoch,
+            requests=counted.successes,
+            failures=counted.failures,
+            queue_seconds=counted.queue_nanoseconds / 1e9,
+        )
+
     async def run(self, step: Step) -> None:
         """Carry out one step; raises StepError."""
         try:
@@ -89,6 +130,8 @@ class Steps:
                     await self._load(wanted)
                 case Unload(name=name):
                     await self._triton.unload(name)
+                case Replay(wanted=wanted):
+                    await self._golden.run(wanted)
                 case CleanUp(wanted=wanted):
                     await asyncio.to_thread(
                         self._volume.clean_up, fetched=wanted.fetch_key, model=wanted.assignment.name
@@ -145,6 +188,8 @@ class Steps:
             )
         await in_thread(lambda _checkpoint: self._check_backend(wanted.assignment))
         name, version = wanted.assignment.name, wanted.assignment.version
+        self._golden.forget()
+        self._epoch = secrets.token_hex(8)
         try:
             await self._triton.load(name, timeout_seconds=self._settings.load_timeout_seconds)
         except TritonUnavailableError as error:

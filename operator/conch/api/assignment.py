@@ -16,6 +16,7 @@ from conch.api.source_policy import SourcePolicy
 from conch.api.types import ApiModel, Digest, Message, ShortText
 
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Field(ge=0, le=2**64 - 1)]
 Resolved = Annotated[str, Field(max_length=256)]
 """What a source's name stood for when it was fetched, in the store's words: a commit, a manifest digest, an ETag."""
 
@@ -78,6 +79,43 @@ class AgentPhase(StrEnum):
     FAILED = "Failed"
 
 
+class GoldenOutcome(StrEnum):
+    """What came of replaying the golden set."""
+
+    PASSED = "Passed"
+    FAILED = "Failed"
+    """The model serves, but does not answer as recorded."""
+    ABSENT = "Absent"
+    """The model has no golden set."""
+    ERROR = "Error"
+    """It could not be replayed: the file is wrong, or Triton did not answer. Says nothing of the model's answers."""
+
+
+class GoldenReport(ApiModel, extra="ignore"):
+    """How the loaded model's answers compare with its golden set. What it means is the operator's to decide."""
+
+    outcome: GoldenOutcome
+    samples: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    mismatches: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """How many of the samples are answered otherwise."""
+    message: Message = ""
+
+
+class InferenceCounts(ApiModel, extra="ignore"):
+    """Triton's own counters of the assigned version, since `epoch` began.
+
+    Readers take differences, and only between reports of the same epoch: every load begins another, and so does a
+    restart of the agent, although Triton may have counted on. The replay of the golden set is counted too.
+    """
+
+    epoch: ShortText
+    requests: Count
+    """Answered successfully. Triton's Python backend also counts what a model answers with an error of its own."""
+    failures: Count
+    queue_seconds: Annotated[float, Field(ge=0)]
+    """How long all the successful requests together have waited before they were executed."""
+
+
 class AgentReport(ApiModel, extra="ignore"):
     """What an agent says of its pod. FAILED carries a reason; the agent goes on trying, with back-off, by itself."""
 
@@ -93,3 +131,9 @@ class AgentReport(ApiModel, extra="ignore"):
     total_bytes: Bytes | None = None
     files: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     bytes_per_second: Bytes = 0
+    replays_golden_set: bool = False
+    """Whether this agent says what comes of the golden set; an older one does not."""
+    golden: GoldenReport | None = None
+    """None while the model does not serve, or its golden set is still being replayed."""
+    inference: InferenceCounts | None = None
+    """None while the model does not serve, or Triton does not tell."""

@@ -1,55 +1,19 @@
-"""A model's golden set: samples with the answers that are right, in perf_analyzer's input-data format.
+"""One sample of a model's golden set, and how the answer compares, in words for a person.
 
-`{"data": [{"x": {"content": [...], "shape": [...]}}], "validation_data": [{"scores": {...}}]}`. A tensor is a list, or
-has `content` (a list) or `b64` (the protocol's bytes). Each entry is one sample, without a batch axis. What
-perf_analyzer ignores, `{"conch": {"tolerances": {"scores": "exact" | {"atol": 1e-4, "rtol": 1e-3}}}}`, says how far an
-output may be from its expectation.
+The protocol's metadata do not tell whether a model has a batch axis. One in front may be it if its length may be 1.
 """
 
-import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from conch.client.errors import ClientError
+from conch.client.input_files import read_json
 from conch.client.metadata import ModelMetadata, Signature
-from conch.client.tensors import BYTES, Array, Tensor, from_raw, from_values, shaped
-
-ATOL: Final = 1e-4
-RTOL: Final = 1e-3
-_DISCRETE: Final = "Obiu"
-"""numpy's kinds of BYTES, BOOL and integers: equal unless the set says otherwise."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
-    """An output passes where |answer - expected| <= atol + rtol * |expected|."""
-
-    atol: float = ATOL
-    rtol: float = RTOL
-
-
-EXACT: Final = Tolerance(atol=0, rtol=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What an output shall be; without a batch axis."""
-
-    tensor: Tensor
-    tolerance: Tolerance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One entry of the set, as a batch of one where the model has a batch axis."""
-
-    number: int
-    inputs: tuple[Tensor, ...]
-    expected: tuple[Expected, ...] = ()
-    """Empty where the set holds no answers."""
+from conch.triton.comparison import Comparison, comparison
+from conch.triton.golden_set import EXACT, Expected, GoldenSetError, SameLabel, Sample, Tolerance
+from conch.triton.golden_set import read_sample as read_sample_of
+from conch.triton.tensors import ModelSignature, Tensor, TensorSignature, shaped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,129 +25,62 @@ class Verdict:
     words: str
 
 
-def read_sample(body: Any, number: int, metadata: ModelMetadata) -> Sample:
-    """The sample of this number, from 0. Raises ClientError."""
-    if not isinstance(body, dict) or not isinstance(body.get("data"), list):
-        raise ClientError('A golden set is {"data": [{"INPUT": {"content": [...], "shape": [...]}}]}.')
-    inputs = _entry(body, "data", number)
-    expected = _entry(body, "validation_data", number) if "validation_data" in body else {}
-    tolerances = (body.get("conch") or {}).get("tolerances", {})
-    if not isinstance(tolerances, dict):
-        raise ClientError("The golden set's conch.tolerances are no object with the outputs' names.")
-    return Sample(
-        number=number,
-        inputs=tuple(_batched(_tensor(name, value, metadata.input(name)), metadata) for name, value in inputs.items()),
-        expected=tuple(
-            Expected(
-                tensor=(tensor := _tensor(name, value, _output(name, metadata))),
-                tolerance=_tolerance(tensor, tolerances.get(name)),
-            )
-            for name, value in expected.items()
-        ),
-    )
+def read_sample(path: Path, number: int, metadata: ModelMetadata) -> Sample:
+    """The sample of this number, from 0; its inputs are a batch of one where there may be a batch axis.
+
+    Raises ClientError.
+    """
+    signature = ModelSignature(inputs=_signatures(metadata.inputs), outputs=_signatures(metadata.outputs))
+    try:
+        sample = read_sample_of(read_json(path), number, signature)
+    except GoldenSetError as error:
+        raise ClientError(f"{path}: {error}.") from error
+    return replace(sample, inputs=tuple(_batched(each, signature.inputs[each.name]) for each in sample.inputs))
 
 
-def compare(expected: tuple[Expected, ...], outputs: tuple[Tensor, ...]) -> tuple[Verdict, ...]:
+def compare(expected: Sequence[Expected], outputs: Sequence[Tensor]) -> tuple[Verdict, ...]:
     """One verdict for each expected output."""
     answers = {output.name: output for output in outputs}
-    return tuple(_compare(each, answers.get(each.tensor.name)) for each in expected)
+    return tuple(_verdict(each, answers.get(each.tensor.name)) for each in expected)
 
 
-def _compare(expected: Expected, answer: Tensor | None) -> Verdict:
+def _verdict(expected: Expected, answer: Tensor | None) -> Verdict:
     wanted = expected.tensor
-    if answer is None:
-        return Verdict(output=wanted.name, passed=False, words="it is not in the answer")
-    got = answer.array
-    if got.ndim == wanted.array.ndim + 1 and got.shape[0] == 1:
-        got = got[0]
-    if (answer.datatype, got.shape) != (wanted.datatype, wanted.shape):
-        words = f"it is {answer.datatype} {list(got.shape)} instead of {wanted.datatype} {list(wanted.shape)}"
-        return Verdict(output=wanted.name, passed=False, words=words)
-    if wanted.array.dtype.kind in _DISCRETE and expected.tolerance == EXACT:
-        # As they are: a float holds no integer beyond 2**53.
-        wrong = int(np.count_nonzero(got != wanted.array))
-        words = f"{wrong} of {got.size} values differ" if wrong else "equal"
-        return Verdict(output=wanted.name, passed=not wrong, words=words)
-    return _compare_numbers(wanted.name, got, wanted.array, expected.tolerance)
+    if answer is not None and answer.shape[:1] == (1,) and len(answer.shape) == len(wanted.shape) + 1:
+        # Not [0], which of texts in one axis is no array.
+        answer = replace(answer, array=shaped(answer.array, answer.shape[1:]))
+    found = comparison(expected, answer)
+    return Verdict(output=wanted.name, passed=found.passed, words=_words(wanted.name, found, expected.tolerance))
 
 
-def _compare_numbers(name: str, got: Array, wanted: Array, tolerance: Tolerance) -> Verdict:
-    answer, right = got.astype(np.float64), wanted.astype(np.float64)
-    close = np.isclose(answer, right, atol=tolerance.atol, rtol=tolerance.rtol, equal_nan=True)
-    with np.errstate(invalid="ignore"):  # of two infinities; those are compared above
-        away = np.abs(answer - right)
-    largest = float(np.nanmax(away)) if np.isfinite(away).any() else 0.0
-    bound = "exact" if tolerance == EXACT else f"allowed {tolerance.atol:g} + {tolerance.rtol:g} of the expected value"
-    wrong = int(close.size - np.count_nonzero(close))
-    words = f"largest deviation {largest:.3g}, {bound}"
-    return Verdict(
-        output=name, passed=not wrong, words=f"{wrong} of {close.size} values differ, {words}" if wrong else words
-    )
+def _words(name: str, found: Comparison, tolerance: Tolerance) -> str:
+    deviation = _deviation(found.largest_deviation, tolerance)
+    if found.passed:
+        return deviation or ("the same label" if isinstance(tolerance, SameLabel) else "equal")
+    if not found.count:
+        return f"it{found.worst}"
+    return f"{', '.join(filter(None, (found.count, deviation)))}; {name}{found.worst}"
 
 
-def _entry(body: Mapping[str, Any], part: str, number: int) -> Mapping[str, Any]:
-    entries = body[part]
-    count = len(entries) if isinstance(entries, list) else 0
-    if not 0 <= number < count:
-        raise ClientError(f"The golden set's {part} has {count} samples, numbered from 0; there is none {number}.")
-    entry = entries[number]
-    if not isinstance(entry, dict):
-        # perf_analyzer's sequences: the steps of one client, which are several requests.
-        raise ClientError(f"The golden set's {part}[{number}] is no object of tensors; sequences are not replayed.")
-    return entry
+def _deviation(largest: float | None, tolerance: Tolerance) -> str:
+    """Empty where none was measured."""
+    if largest is None or isinstance(tolerance, SameLabel):
+        return ""
+    allowed = f"allowed {tolerance.atol:g} + {tolerance.rtol:g} of the expected value"
+    return f"largest deviation {largest:.3g}, {'exact' if tolerance == EXACT else allowed}"
 
 
-def _output(name: str, metadata: ModelMetadata) -> Signature:
-    if name not in metadata.outputs:
-        raise ClientError(
-            f"The golden set expects an output {name!r}; the model has {', '.join(metadata.outputs) or 'none'}."
-        )
-    return metadata.outputs[name]
+def _signatures(rows: Mapping[str, Signature]) -> dict[str, TensorSignature]:
+    return {name: _signature(row) for name, row in rows.items()}
 
 
-def _tensor(name: str, value: Any, signature: Signature) -> Tensor:
-    body = value if isinstance(value, dict) else {"content": value}
-    shape = body.get("shape")
-    if shape is None:
-        shape = _shape_without_batch(signature)
-    if "b64" in body:
-        try:
-            raw = base64.b64decode(body["b64"], validate=True)
-        except (ValueError, TypeError) as error:
-            raise ClientError(f"The golden set's {name} has a b64 that is not base64.") from error
-        return from_raw(name, signature.datatype, raw, (-1,) if shape is None else shape)
-    if not isinstance(content := body.get("content"), list):
-        raise ClientError(f"The golden set's {name} has neither a list as content nor b64.")
-    return from_values(name, signature.datatype, content, shape)
+def _signature(row: Signature) -> TensorSignature:
+    if row.shape[:1] not in ((-1,), (1,)):
+        return TensorSignature(name=row.name, datatype=row.datatype, shape=row.shape)
+    return TensorSignature(name=row.name, datatype=row.datatype, shape=row.shape[1:], whole_shape=row.shape)
 
 
-def _shape_without_batch(signature: Signature) -> tuple[int, ...] | None:
-    """What a sample's shape is where the set does not say it; None where the model leaves that open."""
-    shape = signature.shape[1:] if signature.shape[:1] == (-1,) else signature.shape
-    return None if -1 in shape else shape
-
-
-def _batched(tensor: Tensor, metadata: ModelMetadata) -> Tensor:
-    shape = metadata.input(tensor.name).shape
-    if len(shape) != len(tensor.shape) + 1 or shape[0] != -1:
+def _batched(tensor: Tensor, signature: TensorSignature) -> Tensor:
+    if signature.whole_shape is None or len(signature.whole_shape) != len(tensor.shape) + 1:
         return tensor
-    return Tensor(
-        name=tensor.name,
-        datatype=tensor.datatype,
-        array=shaped(tensor.name, tensor.array, (1, *tensor.shape)),
-    )
-
-
-def _tolerance(tensor: Tensor, told: Any) -> Tolerance:
-    match told:
-        case None:
-            return EXACT if tensor.array.dtype.kind in _DISCRETE else Tolerance()
-        case "exact":
-            return EXACT
-        case {"atol": float() | int() as atol, "rtol": float() | int() as rtol} if tensor.datatype != BYTES:
-            return Tolerance(atol=atol, rtol=rtol)
-        case _:
-            raise ClientError(
-                f'The golden set\'s tolerance of {tensor.name} ({tensor.datatype}) is neither "exact" nor, of numbers, '
-                "atol and rtol."
-            )
+    return replace(tensor, array=shaped(tensor.array, (1, *tensor.shape)))

@@ -10,7 +10,8 @@ from tritonclient.utils import InferenceServerException
 from conch.client.errors import ClientError
 from conch.client.metadata import ModelMetadata, Signature, signatures
 from conch.client.server import Answer, ServerError
-from conch.client.tensors import Tensor, from_raw
+from conch.client.tensors import from_raw
+from conch.triton.tensors import Tensor
 
 MESSAGE_BYTES_MOST: Final = 2**31 - 1
 CHANNEL_OPTIONS: Final = (

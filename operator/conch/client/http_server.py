@@ -10,7 +10,8 @@ import aiohttp
 from conch.client.errors import ClientError
 from conch.client.metadata import ModelMetadata, Signature, signatures
 from conch.client.server import Answer, ServerError
-from conch.client.tensors import Tensor, from_raw, from_values, to_raw
+from conch.client.tensors import from_raw, from_values
+from conch.triton.tensors import Tensor, to_raw
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """Where the JSON part of a body ends; the tensors' bytes follow, in its order."""

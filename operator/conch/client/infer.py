@@ -10,8 +10,8 @@ from typing import Final
 import typer
 
 from conch.client.errors import ClientError
-from conch.client.golden import Sample, compare, read_sample
-from conch.client.input_files import read_inputs, read_json, write_npz
+from conch.client.golden import compare, read_sample
+from conch.client.input_files import read_inputs, write_npz
 from conch.client.kubectl_forward import LOOPBACK, forwarding
 from conch.client.metadata import ModelMetadata, check_inputs
 from conch.client.protocol import WireProtocol
@@ -20,6 +20,7 @@ from conch.client.server import Server
 from conch.client.target import GATEWAY_NAMESPACE, Wanted, find_target
 from conch.client.waiting import waiting_is_said
 from conch.kube.kubeconfig import connect_as_user
+from conch.triton.golden_set import Sample
 
 ANSWERED: Final = 0
 DIFFERS: Final = 1
@@ -130,9 +131,9 @@ def _connect(protocol: WireProtocol, address: str, timeout_seconds: float) -> Se
 
 def _sample(request: Request, metadata: ModelMetadata) -> Sample:
     if request.golden:
-        return read_sample(read_json(request.golden), request.sample, metadata)
+        return read_sample(request.golden, request.sample, metadata)
     if request.inputs:
-        return Sample(number=0, inputs=read_inputs(request.inputs, metadata))
+        return Sample(number=0, inputs=read_inputs(request.inputs, metadata), expected=())
     raise ClientError(f"{metadata.signature} Give it by --input FILE.json, --input FILE.npz or --golden FILE.")
 
 

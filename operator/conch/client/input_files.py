@@ -11,7 +11,8 @@ import numpy as np
 from conch.client.errors import ClientError
 from conch.client.metadata import ModelMetadata
 from conch.client.object_arrays import read_npy
-from conch.client.tensors import Array, Tensor, from_array, from_values
+from conch.client.tensors import from_array, from_values
+from conch.triton.tensors import Array, Tensor
 
 _OF_AN_INPUT: Final = frozenset({"name", "shape", "datatype", "data"})
 
@@ -33,6 +34,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise ClientError(f"{path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise ClientError(f"{path} is nested too deeply.") from error
     except ValueError as error:
         raise ClientError(f"{path} is not JSON: {error}") from error
 

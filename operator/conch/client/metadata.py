@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from conch.client.errors import ClientError
-from conch.client.tensors import Tensor
+from conch.triton.tensors import Tensor, fits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +57,12 @@ def check_inputs(tensors: Iterable[Tensor], metadata: ModelMetadata) -> None:
         seen.add(tensor.name)
         if tensor.datatype != wanted.datatype:
             raise ClientError(f"The input {tensor.name} is {tensor.datatype}, the model takes {wanted.datatype}.")
-        if not _fits(tensor.shape, wanted.shape):
+        if not fits(tensor.shape, wanted.shape):
             batch = " Its first axis is the batch." if len(tensor.shape) + 1 == len(wanted.shape) else ""
             raise ClientError(
                 f"The input {tensor.name} has the shape {list(tensor.shape)}, the model takes {list(wanted.shape)} "
                 f"(-1: any length).{batch}"
             )
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(shape) == len(wanted) and all(asked in (-1, length) for length, asked in zip(shape, wanted, strict=True))
 
 
 def _listed(rows: Iterable[Signature]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from conch.client.tensors import Array
+from conch.triton.tensors import Array
 
 _ALLOWED: Final = frozenset(
     {

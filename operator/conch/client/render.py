@@ -8,7 +8,7 @@ import numpy as np
 
 from conch.client.golden import Verdict
 from conch.client.server import Answer
-from conch.client.tensors import BYTES, Array, Tensor
+from conch.triton.tensors import BYTES, Array, Tensor
 
 _VALUES_SHOWN: Final = 40
 _LINE: Final = 100

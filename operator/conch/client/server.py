@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from conch.client.metadata import ModelMetadata
-from conch.client.tensors import Tensor
+from conch.triton.tensors import Tensor
 
 
 class ServerError(Exception):

@@ -3,13 +3,16 @@
 Authentication is the restricted-API header: over gRPC its name has the prefix `triton-grpc-protocol-`.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from conch.api.pod import ADMIN_KEY_HEADER
 from conch.triton.errors import TritonRefusedError, TritonUnavailableError
+
+if TYPE_CHECKING:
+    from conch.triton.tensors import ModelSignature, Tensor, TensorSignature
 
 CALL_SECONDS: Final = 5.0
 _GONE: Final = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
@@ -23,6 +26,16 @@ class IndexEntry:
     version: str
     state: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What Triton has counted of a version since it was loaded."""
+
+    successes: int
+    failures: int
+    queue_nanoseconds: int
+    """Of all successful requests together, before they were executed."""
 
 
 class TritonClient:
@@ -78,6 +91,51 @@ class TritonClient:
         )
         return response.config
 
+    async def signature(self, name: str, version: int) -> "ModelSignature":
+        """What a loaded version takes and gives."""
+        from conch.triton.tensors import ModelSignature
+
+        config = await self.config(name, version)
+        told = await _answer(self._client.get_model_metadata(name, str(version), client_timeout=CALL_SECONDS))
+        batch_axes = 1 if config.max_batch_size > 0 else 0
+        decoupled = config.model_transaction_policy.decoupled
+        return ModelSignature(
+            inputs=_signatures(told.inputs, batch_axes),
+            outputs=_signatures(told.outputs, batch_axes),
+            max_batch_size=config.max_batch_size,
+            one_answer=not decoupled and not config.HasField("sequence_batching"),
+        )
+
+    async def statistics(self, name: str, version: int) -> Statistics:
+        """The counters of a loaded version; a load begins them anew."""
+        response = await _answer(self._client.get_inference_statistics(name, str(version), client_timeout=CALL_SECONDS))
+        if len(response.model_stats) != 1:
+            raise TritonRefusedError(f"Triton has no statistics of version {version} of {name!r}")
+        counted = response.model_stats[0].inference_stats
+        return Statistics(
+            successes=counted.success.count, failures=counted.fail.count, queue_nanoseconds=counted.queue.ns
+        )
+
+    async def infer(
+        self, name: str, version: int, inputs: Sequence["Tensor"], outputs: Iterable[str], *, timeout_seconds: float
+    ) -> tuple["Tensor", ...]:
+        """Ask a version for some of its outputs, once.
+
+        TritonUnavailableError also says that its queue is full; TritonRefusedError, in Triton's words, that it does not
+        answer this request.
+        """
+        from tritonclient.grpc import InferInput, InferRequestedOutput
+
+        sent = []
+        for tensor in inputs:
+            given = InferInput(tensor.name, list(tensor.shape), tensor.datatype)
+            sent.append(given.set_data_from_numpy(tensor.array))
+        asked = [InferRequestedOutput(output) for output in outputs]
+        result = await _answer(
+            self._client.infer(name, sent, str(version), outputs=asked, client_timeout=timeout_seconds)
+        )
+        return _outputs(result.get_response())
+
     async def load(self, name: str, *, timeout_seconds: float) -> None:
         """Load or reload a model as it lies in the repository.
 
@@ -91,6 +149,28 @@ class TritonClient:
         await _answer(self._client.unload_model(name, headers=self._headers, client_timeout=CALL_SECONDS))
 
 
+def _signatures(rows: Iterable[Any], batch_axes: int) -> dict[str, "TensorSignature"]:
+    from conch.triton.tensors import TensorSignature
+
+    return {
+        row.name: TensorSignature(name=row.name, datatype=row.datatype, shape=tuple(row.shape)[batch_axes:])
+        for row in rows
+    }
+
+
+def _outputs(response: Any) -> tuple["Tensor", ...]:
+    """The tensors of a ModelInferResponse; Triton sends all of them as bytes."""
+    from conch.triton.tensors import Tensor, TensorError, from_raw, shaped
+
+    try:
+        return tuple(
+            Tensor(name=row.name, datatype=row.datatype, array=shaped(from_raw(row.datatype, raw), row.shape))
+            for row, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+        )
+    except (TensorError, ValueError) as error:
+        raise TritonRefusedError(f"the answer is not whole: {error}") from error
+
+
 async def _answer(call: Awaitable[Any]) -> Any:
     from tritonclient.utils import InferenceServerException
 
@@ -98,6 +178,6 @@ async def _answer(call: Awaitable[Any]) -> Any:
         return await call
     except InferenceServerException as error:
         message = error.message() or "no message"
-        # Triton itself never answers UNAVAILABLE on these calls: it is gRPC saying that nobody listens.
+        # But for inference, Triton itself never answers UNAVAILABLE: it is gRPC saying that nobody listens.
         kind = TritonUnavailableError if error.status() in _GONE else TritonRefusedError
         raise kind(message) from error

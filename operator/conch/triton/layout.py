@@ -17,6 +17,8 @@ from conch.triton.errors import InvalidModelError
 CONFIG: Final = "config.pbtxt"
 ONNX_SUFFIX: Final = ".onnx"
 DEFAULT_ONNX: Final = "model.onnx"
+GOLDEN_SET: Final = "golden.json"
+"""Recorded samples and answers (see golden_set.py), in the model's folder or beside a bare graph."""
 _VERSION: Final = re.compile(r"[1-9][0-9]*")
 _LISTED_MOST: Final = 12
 
@@ -80,6 +82,12 @@ class Found:
         """Whether the model's author gave a config.pbtxt."""
         return self.onnx is None and CONFIG in self.tree.files
 
+    @property
+    def golden_set(self) -> str | None:
+        """The model's golden set, within the fetched tree."""
+        prefix = f"{self.root}/" if self.root else ""
+        return prefix + GOLDEN_SET if GOLDEN_SET in self.tree.files else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -123,8 +131,8 @@ def plan_layout(found: Found, *, version: int, is_ensemble: bool = False) -> Lay
     prefix = f"{found.root}/" if found.root else ""
     folder = str(version)
     if found.onnx is not None:
-        # Beside the graph only its external data can lie: taken along, under the names that the graph mentions.
-        links = {f"{folder}/{file}": prefix + file for file in found.tree.top_files}
+        # Beside the graph lies its external data, which is taken along under the names that the graph mentions.
+        links = {file if file == GOLDEN_SET else f"{folder}/{file}": prefix + file for file in found.tree.top_files}
         return Layout(links=links, version_folder=folder)
     if version not in found.tree.versions and not is_ensemble:
         there = _listed([str(v) for v in found.tree.versions]) or "none"
@@ -174,8 +182,9 @@ def _graph(tree: Tree, format: ModelFormat) -> str | None:
         raise InvalidModelError(f"the source holds the graphs {_listed(graphs)}; put one into each source")
     if graphs:
         return graphs[0]
-    if format is ModelFormat.ONNX and len(tree.top_files) == 1 and not tree.top_folders:
-        return tree.top_files[0]
+    others = [file for file in tree.top_files if file != GOLDEN_SET]
+    if format is ModelFormat.ONNX and len(others) == 1 and not tree.top_folders:
+        return others[0]
     return None
 
 
