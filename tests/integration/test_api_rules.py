@@ -20,6 +20,14 @@ def _source(uri: str, **source: Any) -> dict[str, Any]:
     return {"model": {"version": 1, "source": {"uri": uri, **source}}}
 
 
+def _rollout(**rollout: Any) -> dict[str, Any]:
+    return {"rollout": rollout}
+
+
+def _direct(**rollout: Any) -> dict[str, Any]:
+    return {"rollout": rollout, "gateway": {"mode": "Direct"}}
+
+
 def _storage(**storage: Any) -> dict[str, Any]:
     return {"model": {**_source("s3://models/m")["model"], "storage": storage}}
 
@@ -99,6 +107,19 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         ({"gateway": {"mode": "Istio"}}, "Unsupported value"),
         ({"gateway": {"hold": {"seconds": 3601}}}, "less than or equal to 3600"),
         ({"gateway": {"maxInFlight": 0}}, "greater than or equal to 1"),
+        (_rollout(steps=[{"weight": 50}, {"weight": 10}]), "order them by weight"),
+        (_rollout(steps=[{"weight": 100}]), "less than or equal to 99"),
+        (_rollout(steps=[{"weight": 5, "pause": "UntilPromoted", "pauseSeconds": 5}]), "not both"),
+        (_rollout(strategy="Recreate", steps=[{"weight": 5}]), "remove rollout.steps"),
+        (_rollout(strategy="BlueGreen"), "Unsupported value"),
+        (_rollout(analysis=[{}]), "exactly one of successRate"),
+        (_rollout(analysis=[{"successRate": {"minimumPercent": 99}, "goldenSet": {}}]), "exactly one of successRate"),
+        (_rollout(analysis=[{"latency": {"percentile": 95}}]), "either maxMilliseconds or maxRatioToStable"),
+        (_rollout(analysis=[{"goldenSet": {}, "minimumSamples": 5}]), "remove minimumSamples"),
+        (_rollout(analysis=[{"latency": {"percentile": 95, "maxRatioToStable": 2}}]), "give rollout.steps"),
+        (_direct(steps=[{"weight": 5}]), "neither splits nor counts requests"),
+        (_direct(analysis=[{"successRate": {"minimumPercent": 99}}]), "neither splits nor counts requests"),
+        (_direct(strategy="Replace"), "neither splits nor counts requests"),
         ({"runtime": {"sharedMemory": "8Gi"}}, "make memory larger than sharedMemory"),
         ({"runtime": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}, "remove them from runtime.env"),
         ({"runtime": {"resources": {"memory": "lots"}}}, "should match"),
@@ -161,6 +182,23 @@ def test_a_name_that_is_no_service_name_is_refused(api: ApiServer, namespace: st
         {"gateway": {"mode": "Direct"}},
         {"gateway": {"timeoutSeconds": 5, "retries": {"replay": True}, "maxInFlight": 9, "hold": {"seconds": 0}}},
         {"scheduling": {"nodeSelector": {"example.com/pool": "a"}, "tolerations": [{"operator": "Exists"}]}},
+        _rollout(
+            strategy="Surge",
+            steps=[{"weight": 10, "pauseSeconds": 300}, {"weight": 10}, {"weight": 50, "pause": "UntilPromoted"}],
+            analysis=[
+                {"successRate": {"minimumPercent": 99.5}, "minimumSamples": 500},
+                {"latency": {"percentile": 99.9, "maxMilliseconds": 250}},
+                {"latency": {"percentile": 95, "maxRatioToStable": 1.5}},
+                {"queueTime": {"maxMilliseconds": 20}},
+                {"goldenSet": {}},
+            ],
+            progressDeadlineSeconds=900,
+            keepWarmSeconds=0,
+            revisionHistoryLimit=0,
+            paused=True,
+        ),
+        _direct(strategy="Surge"),
+        _direct(strategy="Recreate", progressDeadlineSeconds=60),
     ],
 )
 def test_a_good_spec_is_accepted_without_a_warning(api: ApiServer, namespace: str, spec: dict[str, Any]) -> None:

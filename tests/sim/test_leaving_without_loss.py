@@ -166,8 +166,7 @@ def test_the_old_version_stays_until_what_it_was_sent_is_answered() -> None:
     world.settle()
     world.in_flight = {old: 3}
     world.serve()
-    world.step()
-    world.step()
+    world.settle()
     new, retiring = world.status.traffic
     assert (new.weight, retiring.weight, retiring.workload) == (100, 0, old)
     assert _has_deployment(world, old)
@@ -185,8 +184,7 @@ def test_a_request_that_never_ends_keeps_the_old_version_for_a_bounded_time() ->
     world.settle()
     world.in_flight = {old: 1}
     world.serve()
-    world.step()
-    world.step()
+    world.settle()
     assert _has_deployment(world, old)
     world.now += world.policy.drain_timeout
     world.step()

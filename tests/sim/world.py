@@ -1,16 +1,26 @@
 """A simulated cluster for the planner: carries out plans on plain objects as the API server and the kubelets would."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.command import Command
 from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, TellPin
+from conch.core.actions import (
+    Action,
+    Apply,
+    Delete,
+    DeleteEndpoints,
+    EnsureAdminKey,
+    MarkForRemoval,
+    OpenWindow,
+    TellPin,
+)
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.workload_record import read_record
 from conch.core.observed import (
@@ -25,6 +35,7 @@ from conch.core.observed import (
     ObservedRecord,
     ObservedService,
     ObservedSlice,
+    ObservedWindow,
 )
 from conch.core.plan import Plan, plan
 from conch.core.policy import InstallationPolicy
@@ -53,6 +64,8 @@ class World:
     now: datetime = START
     replicas: dict[str, int] = field(default_factory=dict)
     """By workload, what its Deployment asks for."""
+    golden: GoldenReport = GoldenReport(outcome=GoldenOutcome.ABSENT)  # noqa: RUF009 - immutable
+    """What pods say of the golden set once they have loaded the model."""
     content: str = DIGEST
     """Digest of what the source holds now."""
     written_strangers: list[ChildId] = field(default_factory=list)
@@ -64,6 +77,11 @@ class World:
     """Gateways that do not follow the status."""
     endpoints: set[str] = field(default_factory=set)
     """Services that have an Endpoints object."""
+    command: Command | None = None
+    on_status: Callable[[ModelDeploymentStatus], None] = lambda _: None
+    """Called with every status that is written."""
+    window: ObservedWindow | None = None
+    """In which a candidate is judged; a test fills in what is to be seen."""
     removed: list[ObservedPod] = field(default_factory=list)
     """Pods that the Deployments' controller removed, as they were then."""
     _uids: int = 0
@@ -80,8 +98,10 @@ class World:
             resource_version="1",
             created="2026-01-01T00:00:00Z",
             deleting=False,
-            spec=parse_spec(self.spec),
+            # Nothing is kept warm unless a test says so: settle() does not wait for what only comes with time.
+            spec=parse_spec({"rollout": {"keepWarmSeconds": 0}, **self.spec}),
             status=self.status,
+            command=self.command,
         )
 
     def edit(self, **spec: Any) -> None:
@@ -99,6 +119,7 @@ class World:
             secret_known=self.secret_known,
             gateways=tuple(self.gateways.values()),
             port=self.port,
+            window=self.window,
         )
         return plan(owner=self.owner, observed=observed, policy=self.policy, now=self.now)
 
@@ -111,6 +132,7 @@ class World:
         for action in writes[:crash_after]:
             if action is None:
                 self.status = planned.status
+                self.on_status(self.status)
             else:
                 self.carry_out(action)
         self.follow()
@@ -148,7 +170,7 @@ class World:
             ready=frozenset(pod.ip for pod in self.pods.values() if pod.ready and pod.workload == serving),
         )
 
-    def settle(self, rounds: int = 12) -> None:
+    def settle(self, rounds: int = 24) -> None:
         """Step until nothing is left to do; fails when that never comes."""
         self.follow()
         for _ in range(rounds):
@@ -156,6 +178,11 @@ class World:
             if not self.step().actions and self.status == before:
                 return
         raise AssertionError(f"still acting after {rounds} rounds: {self.plan().actions}")
+
+    def replicas_alive(self) -> dict[str, int]:
+        """What the Deployments that are there ask for, by workload."""
+        there = (child for child in self.children.values() if isinstance(child, ObservedDeployment))
+        return {child.workload: self.replicas[child.workload] for child in there}
 
     def run_pods(self) -> None:
         """Give every Deployment its pods, not started yet."""
@@ -198,7 +225,9 @@ class World:
         for name, pod in self.pods.items():
             report = pod.report
             if report and report.pin and report.pin.digest == report.digest:
-                ready = report.model_copy(update={"phase": AgentPhase.READY})
+                ready = report.model_copy(
+                    update={"phase": AgentPhase.READY, "golden": self.golden, "replays_golden_set": True}
+                )
                 self.pods[name] = replace(pod, ready=True, report=ready)
 
     def serve(self) -> None:
@@ -228,6 +257,8 @@ class World:
             case MarkForRemoval():
                 if action.pod in self.pods:
                     self.pods[action.pod] = replace(self.pods[action.pod], marked_for_removal=True)
+            case OpenWindow():
+                self.window = ObservedWindow(name=action.name, samples={})
             case DeleteEndpoints():
                 self.endpoints.discard(action.service)
             case TellPin():

@@ -9,7 +9,8 @@ from conch.api import names
 from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
-from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval
+from conch.app.sample_book import SampleBook
+from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, OpenWindow
 from conch.core.desired.admin_key_secret import admin_key_secret
 from conch.core.desired.service import direct_service
 from conch.core.observed import ChildId, ChildKind, Controller
@@ -46,9 +47,10 @@ class Scene:
         self.answer = answer
         self.fenced = False
         self.facts = Facts(uid=UID)
+        self.samples = SampleBook()
         scene = cast(Any, self)
         self._applier = Applier(
-            cast(KubeClient, scene), cast(ClusterView, scene), installation_key=KEY, fence=self._fence
+            cast(KubeClient, scene), cast(ClusterView, scene), self.samples, installation_key=KEY, fence=self._fence
         )
 
     async def carry_out(self, action: Action) -> None:
@@ -258,3 +260,13 @@ async def test_endpoints_that_are_gone_are_no_error() -> None:
     scene = Scene()
     await scene.carry_out(FORGET)
     assert scene.calls == ["get Endpoints"]
+
+
+async def test_a_window_is_opened_in_memory_and_nothing_is_written() -> None:
+    scene = Scene()
+    scene.fenced = True
+    assert scene.samples.read(UID, (), ()) is None
+    await scene.carry_out(OpenWindow(name="w2/Shifting/0"))
+    window = scene.samples.read(UID, (), ())
+    assert window is not None
+    assert (window.name, dict(window.samples), scene.calls) == ("w2/Shifting/0", {}, [])

@@ -19,6 +19,7 @@ from conch.core.observed import (
     ObservedRecord,
     ObservedService,
     ObservedSlice,
+    WorkloadRecord,
 )
 from tests.sim.world import World
 
@@ -186,21 +187,38 @@ def test_a_deployment_whose_pods_are_taken_has_no_error(conditions: list[dict[st
 
 
 def test_a_controller_revision_holds_its_record() -> None:
-    data = {"workload": "w1", "revision": "r", "version": 3, "podTemplate": "{}", "assignment": '{"uri":"u"}'}
+    data = {**RECORD, "assignment": '{"uri":"u"}'}
     child = _child(ChildKind.CONTROLLER_REVISION, data=data)
     assert isinstance(child, ObservedRecord)
-    assert (child.record.workload, child.record.version, child.record.assignment_json) == ("w1", 3, '{"uri":"u"}')
+    assert child.record == WorkloadRecord(
+        workload="w1",
+        number=2,
+        revision="r",
+        version=3,
+        spec_json='{"gpu":{}}',
+        pod_template_json="{}",
+        assignment_json='{"uri":"u"}',
+    )
 
 
 UNREADABLE: tuple[object, ...] = ("{", "[]", {"spec": {}}, None)
-RECORD = {"workload": "w1", "revision": "r", "version": 3, "podTemplate": "{}", "assignment": "{}"}
+RECORD = {
+    "workload": "w1",
+    "number": 2,
+    "revision": "r",
+    "version": 3,
+    "spec": '{"gpu":{}}',
+    "podTemplate": "{}",
+    "assignment": "{}",
+}
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         *({}, {"data": None}, {"data": {}}, {"data": [1]}, {"data": "text"}),
-        *({"data": {**RECORD, "podTemplate": text}} for text in UNREADABLE),
+        *({"data": {**RECORD, part: text}} for text in UNREADABLE for part in ("spec", "podTemplate", "assignment")),
+        *({"data": {key: value for key, value in RECORD.items() if key != missing}} for missing in RECORD),
     ],
 )
 def test_a_controller_revision_of_somebody_elses_is_no_record(fields: dict[str, Any]) -> None:

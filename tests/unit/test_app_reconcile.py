@@ -8,12 +8,15 @@ from typing import Any, cast
 
 import pytest
 
+from conch.api.gateway_report import WorkloadTraffic
 from conch.api.reasons import Reason
 from conch.app.agent_reports import AgentReports, Answer
 from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
+from conch.app.facts import Facts
 from conch.app.gateway_reports import GatewayReports
 from conch.app.reconcile import Reconciler
+from conch.app.sample_book import SampleBook
 from conch.core.actions import Delete
 from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild, ObservedContainer
 from conch.kube.client import KubeClient
@@ -38,11 +41,14 @@ class Scene:
         self.fail: dict[str, Exception] = {}
         self.fence: Callable[[], float] = lambda: 9.5
         self.queue: WorkQueue[ObjectKey] = WorkQueue()
+        self.samples = SampleBook()
+        self.gone = False
         self.reconciler = Reconciler(
             client=cast(KubeClient, self),
             view=cast(ClusterView, self),
             reports=cast(AgentReports, self),
             gateways=cast(GatewayReports, self),
+            samples=self.samples,
             applier=cast(Applier, self),
             policy=world.policy,
             queue=self.queue,
@@ -60,7 +66,7 @@ class Scene:
             raise error
 
     def model_deployment(self, _key: object) -> object:
-        return self.world.owner
+        return None if self.gone else self.world.owner
 
     def put_model_deployment(self, _live: object) -> None:
         """The world's own status stays: one reconcile is looked at."""
@@ -217,3 +223,57 @@ async def test_who_leads_no_longer_tells_nothing(error: Any) -> None:
     with pytest.raises(type(error)):
         await scene.reconcile()
     assert scene.did[-1] == "Apply"
+
+
+def _rolling_out() -> World:
+    """A rollout whose share is observed, so that its window is to be opened."""
+    world = _edited(
+        model={**SPEC["model"], "version": 2}, rollout={"steps": [{"weight": 50, "pause": "UntilPromoted"}]}
+    )
+    for _ in range(12):
+        world.serve()
+        world.step()
+    assert world.status.rollout is not None
+    assert world.status.rollout.observed_since is not None
+    return world
+
+
+def _sent(world: World, requests: int) -> None:
+    """Let a gateway have sent so many requests to the candidate."""
+    assert world.status.candidate is not None
+    world.follow()
+    gateway = world.gateways["a"]
+    assert gateway.traffic is not None
+    counted = {world.status.candidate.workload: WorkloadTraffic(arrivals=requests)}
+    world.gateways["a"] = replace(gateway, traffic=gateway.traffic.model_copy(update={"workloads": counted}))
+
+
+async def test_a_candidate_is_judged_by_what_was_counted_since_its_window_was_opened() -> None:
+    world = _rolling_out()
+    scene = Scene(world)
+    await scene.reconcile()
+    assert "OpenWindow" in scene.did
+    assert world.status.rollout is not None
+    assert world.status.candidate is not None
+    scene.samples.open(UID, f"{world.status.rollout.id}/Shifting/0")
+    for requests in (500, 512):
+        _sent(world, requests)
+        await scene.reconcile()
+    observed = scene.reconciler._observe(KEY, world.owner, Facts(uid=UID))
+    assert observed.window is not None
+    assert observed.window.samples[world.status.candidate.workload].requests == 12
+
+
+async def test_what_was_counted_is_forgotten_when_no_rollout_is_under_way_or_the_object_is_gone() -> None:
+    scene = Scene(_edited())
+    scene.samples.open(UID, "w2/Shifting/0")
+    await scene.reconcile()
+    assert scene.samples.read(UID, (), ()) is None
+
+    rolling = Scene(_rolling_out())
+    rolling.samples.open(UID, "w2/Shifting/0")
+    await rolling.reconcile()
+    assert rolling.samples.read(UID, (), ()) is not None
+    rolling.gone = True
+    await rolling.reconcile()
+    assert rolling.samples.read(UID, (), ()) is None

@@ -66,6 +66,7 @@ def test_every_setting_can_be_set() -> None:
         "modelPods.agentMemory": "1Gi",
         "modelPods.endpointPropagationSeconds": "7",
         "modelPods.drainTimeoutSeconds": "70",
+        "modelPods.surgePatienceSeconds": "80",
         "policy.sources.schemes": "{s3,https,http}",
         "policy.sources.allowedHosts": "{a.example.com,*.b.example.com}",
         "policy.sources.httpHosts": "{a.example.com}",
@@ -96,6 +97,7 @@ def test_every_setting_can_be_set() -> None:
             "agentMemory": "1Gi",
             "endpointPropagationSeconds": 7,
             "drainTimeoutSeconds": 70,
+            "surgePatienceSeconds": 80,
         },
         "sourcePolicy": {
             "schemes": ["s3", "https", "http"],

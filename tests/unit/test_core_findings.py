@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.gateway import GatewayMode
 from conch.api.gateway_report import ObjectTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
@@ -15,6 +15,7 @@ from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import GatewayStatus, ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.exposure import Exposure
+from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
 from conch.core.observed import (
     ChildId,
@@ -30,7 +31,7 @@ from conch.core.observed import (
 )
 from conch.core.policy import InstallationPolicy
 from conch.core.routing import Routing
-from conch.core.situation import Finding, Severity, Situation
+from conch.core.situation import Situation
 from conch.core.staffing import Staffing
 from conch.core.succession import Succession
 
@@ -41,16 +42,17 @@ SERVICE = ChildId(kind=ChildKind.SERVICE, name="sentiment")
 DEPLOYMENT = ChildId(kind=ChildKind.DEPLOYMENT, name="sentiment-w1")
 DIRECT = Routing(
     exposure=Exposure(mode=GatewayMode.DIRECT, selects_pods=True, port=None, listed=None),
-    staffing=Staffing(replicas=1),
+    staffings={"w1": Staffing(replicas=1)},
     traffic=(),
     gateway=None,
 )
 ROUTED = Routing(
     exposure=Exposure(mode=GatewayMode.GATEWAY, selects_pods=False, port=10_000, listed=("10.1.0.1",)),
-    staffing=Staffing(replicas=1),
+    staffings={"w1": Staffing(replicas=1)},
     traffic=(TrafficShare(revision="r1", workload="w1", weight=100),),
     gateway=GatewayStatus(port=10_000, generation="g2"),
 )
+NO_GOLDEN_SET = GoldenReport(outcome=GoldenOutcome.ABSENT)
 SECRET_TEXT = "couldn't find key admin-key in Secret default/sentiment-admin-key"
 
 
@@ -79,7 +81,9 @@ def waiting(reason: str, message: str = "", *, container: str = "triton") -> Obs
 
 
 def reporting(phase: AgentPhase, **fields: Any) -> ObservedPod:
-    return a_pod(report=AgentReport(phase=phase, revision="r1", **fields))
+    golden = NO_GOLDEN_SET if phase is AgentPhase.READY else None
+    said = {"phase": phase, "revision": "r1", "replays_golden_set": True, "golden": golden}
+    return a_pod(report=AgentReport(**{**said, **fields}))
 
 
 def find(
@@ -91,8 +95,10 @@ def find(
     status: ModelDeploymentStatus = ModelDeploymentStatus(),  # noqa: B008 - immutable
     digest: str | None = None,
     routing: Routing = DIRECT,
+    succession: Succession | None = None,
     **observed: Any,
 ) -> Finding | None:
+    """What is found first; without another succession, of an object whose first revision is being brought up."""
     wire = {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}} if spec is None else spec
     read = parse_spec(wire)
     owner = ModelDeployment(
@@ -112,9 +118,9 @@ def find(
             spec=read,
             policy=InstallationPolicy(triton_image="t", agent_image="a", source_policy=policy),
             observed=Observed(pods=pods, **observed),
-            succession=Succession(
-                stable=None, candidate=WANTED.model_copy(update={"digest": digest}), workloads_created=1
-            ),
+            revision="r1",
+            succession=succession
+            or Succession(stable=None, candidate=WANTED.model_copy(update={"digest": digest}), workloads_created=1),
             routing=routing,
             desired_replicas=replicas,
             now=NOW,

@@ -8,8 +8,8 @@ from conch.api.assignment import AgentPhase
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
+from conch.core.finding import Severity
 from conch.core.observed import ObservedContainer
-from conch.core.situation import Severity
 from tests.unit.test_core_findings import (
     DEPLOYMENT,
     SECRET_TEXT,

@@ -8,11 +8,22 @@ from typing import Any
 import pytest
 
 from conch.api import names
+from conch.api.command import Command, Verb
 from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
+from conch.api.rollout import RolloutPhase, RolloutStatus
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import ConditionType
-from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, TellPin
+from conch.core.actions import (
+    Action,
+    Apply,
+    Delete,
+    DeleteEndpoints,
+    EnsureAdminKey,
+    MarkForRemoval,
+    OpenWindow,
+    TellPin,
+)
 from conch.core.observed import (
     ChildId,
     ChildKind,
@@ -58,6 +69,8 @@ def _object_of(action: Action) -> object:
             return action.pod
         case DeleteEndpoints():
             return action.service
+        case OpenWindow():
+            return action.name
         case _:
             return action.desired.id
 
@@ -137,9 +150,12 @@ def test_without_gateways_a_succession_moves_the_service_and_only_then_removes_t
     assert moving.actions[0].desired.body["spec"]["selector"] == names.workload_selector("sentiment", new)
 
     before = world.children[service]
-    world.step()
-    after, world.children[service] = world.children[service], before
-    assert all("Delete" not in action for action in _touched(world.plan())), "written, but not yet seen"
+    for _ in range(4):
+        world.step()
+        after, world.children[service] = world.children[service], before
+        assert all("Delete" not in action for action in _touched(world.plan())), "written, but not yet seen"
+    assert world.status.stable is not None
+    assert world.status.stable.workload == new, "the rollout is over, and the old workload still there"
 
     world.children[service] = after
     removed = _touched(world.plan())
@@ -147,7 +163,8 @@ def test_without_gateways_a_succession_moves_the_service_and_only_then_removes_t
     assert not [action for action in removed if new_object in action]
 
 
-_WORKLOAD_KINDS = (ChildKind.CONFIG_MAP, ChildKind.CONTROLLER_REVISION, ChildKind.DEPLOYMENT)
+_WORKLOAD_KINDS = (ChildKind.CONFIG_MAP, ChildKind.DEPLOYMENT)
+"""Its record is kept, to go back to."""
 
 
 def test_a_workload_is_kept_while_the_service_is_missing() -> None:
@@ -155,9 +172,110 @@ def test_a_workload_is_kept_while_the_service_is_missing() -> None:
     world.edit(model={**MODEL, "version": 2})
     world.settle()
     world.serve()
-    world.step()
-    del world.children[ChildId(kind=ChildKind.SERVICE, name="sentiment")]
-    assert _touched(world.plan()) == ["Apply Service sentiment"]
+    service = ChildId(kind=ChildKind.SERVICE, name="sentiment")
+    for _ in range(5):
+        world.step()
+        del world.children[service]
+    assert world.status.rollout is not None
+    assert world.status.rollout.phase is RolloutPhase.DONE
+    assert _touched(world.plan()) == [f"Apply {service}"]
+
+
+# A rollout and the gateways.
+
+
+def _hear(world: World, *heard: str) -> None:
+    """Only these gateways answer, and do what they are told; the others are ready, and say what they said last."""
+    world.gateways = {name: replace(gateway, heard=name in heard) for name, gateway in world.gateways.items()}
+    world.deaf = set(world.gateways) - set(heard)
+
+
+def _shifting() -> World:
+    """Version 2 has half of the traffic, as every gateway knows, until it is promoted."""
+    world = _serving()
+    steps = [{"weight": 50, "pause": "UntilPromoted"}]
+    world.edit(model={**MODEL, "version": 2}, rollout={"keepWarmSeconds": 0, "steps": steps, "analysis": []})
+    for _ in range(6):
+        world.step()
+        world.serve()
+    assert world.status.rollout is not None
+    assert (world.status.rollout.weight, world.status.rollout.observed_since is None) == (50, False)
+    return world
+
+
+def _steps(world: World, rounds: int = 8) -> RolloutStatus:
+    for _ in range(rounds):
+        world.step()
+        world.serve()
+    assert world.status.rollout is not None
+    return world.status.rollout
+
+
+def test_a_silent_gateway_holds_no_rollout_up() -> None:
+    world = _shifting()
+    _hear(world, "a")
+    assert world.status.rollout is not None
+    world.command = Command(command=Verb.PROMOTE, rollout=world.status.rollout.id, nonce="1")
+    assert _steps(world).phase in (RolloutPhase.DRAINING, RolloutPhase.DONE)
+    assert world.status.stable is not None
+    assert world.status.stable.version == 2
+    # But nothing ends for its word: what it may still send to finds the old pods for a while.
+    assert len(_deployments(world)) == 2
+
+
+def test_a_silent_gateway_holds_no_way_back_up() -> None:
+    world = _shifting()
+    _hear(world, "a")
+    assert world.status.rollout is not None
+    world.command = Command(command=Verb.ABORT, rollout=world.status.rollout.id, nonce="1")
+    assert _steps(world, 4).phase is RolloutPhase.HALTED
+
+
+@pytest.mark.parametrize("verb", [Verb.PROMOTE, Verb.ABORT])
+def test_a_rollout_waits_while_no_gateway_answers(verb: Verb) -> None:
+    world = _shifting()
+    _hear(world)
+    assert world.status.rollout is not None
+    world.command = Command(command=verb, rollout=world.status.rollout.id, nonce="1")
+    waiting = _steps(world, 30)
+    phase, weight = (RolloutPhase.SHIFTING, 100) if verb is Verb.PROMOTE else (RolloutPhase.ROLLING_BACK, 0)
+    assert (waiting.phase, waiting.weight, waiting.observed_since) == (phase, weight, None)
+    _hear(world, "b")
+    assert _steps(world).phase not in (RolloutPhase.SHIFTING, RolloutPhase.ROLLING_BACK)
+
+
+def test_a_gateway_that_answers_and_does_something_else_holds_a_rollout_up() -> None:
+    world = _shifting()
+    world.deaf = {"b"}
+    assert world.status.rollout is not None
+    world.command = Command(command=Verb.PROMOTE, rollout=world.status.rollout.id, nonce="1")
+    assert _steps(world, 30).phase is RolloutPhase.SHIFTING
+
+
+@pytest.mark.parametrize(("mode", "windows"), [("Gateway", True), ("Direct", False)])
+def test_a_candidate_is_watched_where_its_object_has_a_port_on_the_gateways(mode: str, windows: bool) -> None:
+    world = _serving(gateway={"mode": mode})
+    world.edit(model={**MODEL, "version": 2}, rollout={"keepWarmSeconds": 30})
+    opened = []
+    for _ in range(8):
+        opened += [action.name for action in world.step().actions if isinstance(action, OpenWindow)]
+        world.serve()
+    assert world.status.rollout is not None
+    assert world.status.rollout.phase is RolloutPhase.BAKING
+    assert opened == ([f"{world.status.rollout.id}/Baking/0"] if windows else [])
+
+
+def test_without_a_free_port_nobody_is_watched() -> None:
+    world = _serving(gateway={"mode": "Direct"})
+    world.edit(model={**MODEL, "version": 2}, rollout={"keepWarmSeconds": 30})
+    _steps(world)
+    # From now on through the gateways, of which none has a port left.
+    world.port = None
+    world.edit(gateway={"mode": "Gateway"})
+    under_way = world.plan()
+    assert under_way.status.rollout is not None
+    assert under_way.status.rollout.observed_since is not None
+    assert not [action for action in under_way.actions if isinstance(action, OpenWindow)]
 
 
 def test_a_delete_names_exactly_what_was_seen() -> None:
@@ -272,8 +390,10 @@ def test_a_strangers_record_never_becomes_pods() -> None:
     id_ = ChildId(kind=ChildKind.CONTROLLER_REVISION, name=names.workload_object("sentiment", candidate.workload))
     record = WorkloadRecord(
         workload=candidate.workload,
+        number=1,
         revision=candidate.revision,
         version=1,
+        spec_json="{}",
         pod_template_json='{"spec": {"hostNetwork": true}}',
         assignment_json="{}",
     )

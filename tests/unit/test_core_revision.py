@@ -7,7 +7,7 @@ import pytest
 
 from conch.api.model_deployment import parse_spec
 from conch.api.spec import ModelDeploymentSpec
-from conch.core.revision import revision_of
+from conch.core.revision import revision_of, revision_part, with_revision_part
 
 MODEL: dict[str, Any] = {"version": 3, "source": {"uri": "https://models.example/a.onnx"}}
 DIGEST = "sha256:" + "ab" * 32
@@ -37,6 +37,8 @@ WITH_NEW_PODS: dict[str, Mapping[str, Any]] = {
     "imagePullSecrets": {"imagePullSecrets": [{"name": "registry"}]},
 }
 
+LIVE = {"replicas", "suspend", "gateway", "rollout"}
+
 DEFAULTS: dict[str, Mapping[str, Any]] = {
     "model.format": {"model": {**MODEL, "format": "Auto"}},
     "runtime": {"runtime": {}},
@@ -55,8 +57,17 @@ def _revision(wire: Mapping[str, Any]) -> str:
     return revision_of(spec)
 
 
-@pytest.mark.parametrize("wire", [{"replicas": 5}, {"replicas": 0}, {"suspend": True}])
-def test_how_many_pods_run_is_not_part_of_a_revision(wire: Mapping[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wire",
+    [
+        {"replicas": 5},
+        {"replicas": 0},
+        {"suspend": True},
+        {"gateway": {"mode": "Direct"}},
+        {"rollout": {"strategy": "Replace", "steps": [{"weight": 10}], "analysis": [], "paused": True}},
+    ],
+)
+def test_how_many_pods_run_and_how_one_revision_follows_another_is_not_part_of_it(wire: Mapping[str, Any]) -> None:
     assert _revision(wire) == _revision({})
 
 
@@ -70,8 +81,8 @@ def test_all_these_revisions_differ_from_each_other() -> None:
 
 
 def test_no_field_of_the_spec_is_forgotten_here() -> None:
-    """A new field belongs into one of the two lists above."""
-    tried = {part for wire in WITH_NEW_PODS.values() for part in wire} | {"replicas", "suspend", "gateway"}
+    """A new field belongs into one of the two."""
+    tried = {part for wire in WITH_NEW_PODS.values() for part in wire} | LIVE
     assert tried == {field.alias or name for name, field in ModelDeploymentSpec.model_fields.items()}
 
 
@@ -84,6 +95,19 @@ def test_a_default_beside_a_real_change_makes_no_further_revision() -> None:
     tolerations = [{"key": "a"}]
     written_out = {"scheduling": {"tolerations": [{"key": "a", "operator": "Equal"}], "nodeSelector": {}}}
     assert _revision(written_out) == _revision({"scheduling": {"tolerations": tolerations}})
+
+
+@pytest.mark.parametrize("field", WITH_NEW_PODS)
+def test_a_revision_can_be_had_again_under_the_live_part_of_another_spec(field: str) -> None:
+    then = parse_spec({"model": MODEL, **WITH_NEW_PODS[field], "replicas": 2, "rollout": {"paused": True}})
+    now = parse_spec({"model": {**MODEL, "version": 9}, "replicas": 7, "gateway": {"mode": "Direct"}})
+    assert isinstance(then, ModelDeploymentSpec)
+    assert isinstance(now, ModelDeploymentSpec)
+    part = revision_part(then)
+    assert not LIVE & part.keys()
+    back = with_revision_part(now, part)
+    assert revision_of(back) == revision_of(then)
+    assert (back.replicas, back.gateway, back.rollout) == (7, now.gateway, now.rollout)
 
 
 def test_a_revision_is_short_enough_for_a_label() -> None:

@@ -147,6 +147,17 @@ async def test_an_apply_is_forced_under_our_name_and_keeps_its_preconditions() -
     assert sent == body
 
 
+async def test_a_merge_patch_is_sent_as_one_under_its_field_manager() -> None:
+    patch = {"metadata": {"resourceVersion": "7", "annotations": {"a": "b"}}}
+    request, sent = await _recorded(
+        lambda client: client.merge_patch(resources.SERVICES, "ns", "a", patch, field_manager="m")
+    )
+    assert (request.method, request.path) == ("PATCH", "/api/v1/namespaces/ns/services/a")
+    assert dict(request.query) == {"fieldManager": "m"}
+    assert request.content_type == "application/merge-patch+json"
+    assert sent == patch
+
+
 async def test_a_delete_names_exactly_what_was_seen() -> None:
     request, sent = await _recorded(
         lambda client: client.delete(resources.SERVICES, "ns", "a", uid="u", resource_version="7")

@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.api import names
-from conch.api.assignment import AgentPhase
+from conch.api.assignment import AgentPhase, GoldenOutcome
 from conch.api.reasons import Reason
+from conch.api.rollout import CheckResult, RollbackCause, RolloutPhase
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core import findings
+from conch.core.finding import Finding
 from conch.core.findings import CHECKS
 from conch.core.observed import ObservedContainer
-from conch.core.situation import Finding
+from conch.core.rollout.machine import FAILURES
 from conch.why.chain import LOOKED, explain
 from conch.why.gather import Seen
 from conch.why.report import Outcome, Report
@@ -34,6 +36,7 @@ from tests.unit.test_core_findings import (
     reporting,
     waiting,
 )
+from tests.unit.test_core_findings_rollout import ANALYSED, answering, rejecting, rolling
 
 DIGEST = f"sha256:{'ab' * 32}"
 CHAIN = [LOOKED, *(check.__name__ for check in CHECKS)]
@@ -137,6 +140,7 @@ NO_CLAIM = 'persistentvolumeclaim "models" not found'
 
 OTHER_FILES = replace(reporting(AgentPhase.READY, digest=f"sha256:{'cd' * 32}"), ready=True)
 
+UNDECIDED = (CheckResult(name="successRate", verdict="Inconclusive", message="too few samples yet"),)
 UNHEARD = a_gateway("g1", heard=False)
 UNLISTED = replace(ROUTED, exposure=replace(ROUTED.exposure, listed=()))
 
@@ -173,6 +177,28 @@ CASES = [
     Case("gateways_route", find(SERVES, routing=ROUTED, gateways=(UNHEARD,), children=listing(UNHEARD.address))),
     Case("service_sends_to_it", find(SERVES, unwritten=frozenset({SERVICE}))),
     Case("service_sends_to_it", find(SERVES, routing=UNLISTED, gateways=(a_gateway("g1", generation="g2"),))),
+    *(
+        Case("revision_is_not_rejected", find(SERVES, succession=rejecting(cause)))
+        for cause in RollbackCause
+        if cause in FAILURES
+    ),
+    Case(
+        "the_way_back_is_over",
+        find(SERVES, succession=rolling(RolloutPhase.ROLLING_BACK, cause=RollbackCause.ABORTED)),
+    ),
+    Case("the_golden_set_passes", find(answering(GoldenOutcome.FAILED))),
+    Case("the_golden_set_passes", find(answering(GoldenOutcome.ERROR))),
+    Case("the_rollout_is_over", find(SERVES, succession=rolling())),
+    Case("the_rollout_is_over", find(SERVES, succession=rolling(paused=True))),
+    Case("the_rollout_is_over", find(SERVES, succession=rolling(observed_since="2026-01-01T00:00:00Z"))),
+    Case(
+        "the_rollout_is_over",
+        find(
+            SERVES,
+            spec=ANALYSED,
+            succession=rolling(step=1, observed_since="2026-01-01T00:00:00Z", checks=UNDECIDED),
+        ),
+    ),
     *(
         Case("agents_report_no_failure", find(reporting(AgentPhase.FAILED, reason=reason, message="m")))
         for reason in Reason

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from conch.api import source
+from conch.api import names, source
 from conch.api.cel import Rule, rules
+from conch.api.command import Command, UnreadableCommand, parse_command
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
 from conch.api.types import ApiModel
@@ -72,6 +73,22 @@ SPEC_RULES: Final = (
         rule="quantity(string(self.runtime.sharedMemory)).isLessThan(quantity(string(self.runtime.resources.memory)))",
         message="runtime.sharedMemory is counted into runtime.resources.memory; make memory larger than sharedMemory",
     ),
+    Rule(
+        rule="!has(self.gateway.mode) || self.gateway.mode != 'Direct' || (self.rollout.steps.size() == 0"
+        " && !has(self.rollout.analysis) && self.rollout.strategy != 'Replace')",
+        message="gateway.mode Direct neither splits nor counts requests: remove rollout.steps and rollout.analysis and "
+        "use rollout.strategy Surge, Recreate or Auto, or use mode Gateway",
+    ),
+    Rule(
+        rule="!has(self.rollout.analysis) || self.rollout.steps.size() > 0 || !self.rollout.analysis.exists(check,"
+        " has(check.latency) && has(check.latency.maxRatioToStable))",
+        message="latency.maxRatioToStable compares two revisions that get requests at the same time: give rollout.steps"
+        " with a share for each, or use latency.maxMilliseconds",
+    ),
+    Rule(
+        rule="self.rollout.strategy != 'Recreate' || self.rollout.steps.size() == 0",
+        message="rollout.strategy Recreate moves all requests at once: remove rollout.steps, or use another strategy",
+    ),
 )
 
 
@@ -103,6 +120,8 @@ class ModelDeployment:
     deleting: bool
     spec: ModelDeploymentSpec | InvalidSpec
     status: ModelDeploymentStatus
+    command: Command | UnreadableCommand | None = None
+    """What a person last asked for."""
 
 
 class _Metadata(BaseModel):
@@ -113,6 +132,7 @@ class _Metadata(BaseModel):
     resourceVersion: str
     creationTimestamp: str = ""
     deletionTimestamp: str | None = None
+    annotations: dict[str, str] = {}
 
 
 def parse(body: Mapping[str, Any]) -> ModelDeployment:
@@ -128,6 +148,7 @@ def parse(body: Mapping[str, Any]) -> ModelDeployment:
         deleting=metadata.deletionTimestamp is not None,
         spec=parse_spec(body.get("spec", {})),
         status=parse_status(body.get("status", {})),
+        command=parse_command(metadata.annotations.get(names.ANNOTATION_COMMAND)),
     )
 
 

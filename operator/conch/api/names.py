@@ -22,6 +22,7 @@ ADMIN_KEY_SECRET_KEY: Final = "admin-key"  # noqa: S105 - the name of an entry, 
 
 LEASE: Final = "conch-operator"
 
+ANNOTATION_COMMAND: Final = f"{GROUP}/command"
 ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 DELETION_COST_LEAVING: Final = "-1000"
 """Of the ready pods of a ReplicaSet, those of the lowest cost are removed first."""
@@ -52,6 +53,11 @@ def workload_selector(name: str, workload: str) -> dict[str, str]:
 def workload_id(uid: str, number: int) -> str:
     """The id of the `number`-th workload of an object; a name made from it is never used twice, also by a namesake."""
     return hashlib.sha256(f"{uid}/{number}".encode()).hexdigest()[:8]
+
+
+def workload_number(uid: str, workload: str, created: int) -> int:
+    """Which of the workloads that an object has `created` bears this id; 0 if none does."""
+    return next((number for number in range(created, 0, -1) if workload_id(uid, number) == workload), 0)
 
 
 def workload_object(name: str, workload: str) -> str:

@@ -46,6 +46,21 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     AGENT_UNREACHABLE = "AgentUnreachable"
 
+    # A new revision.
+    ROLLING_OUT = "RollingOut"
+    AWAITING_PROMOTION = "AwaitingPromotion"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    ANALYSING = "Analysing"
+    ROLLING_BACK = "RollingBack"
+    CANDIDATE_FAILED = "CandidateFailed"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    GOLDEN_SET_FAILED = "GoldenSetFailed"
+    GOLDEN_SET_ERROR = "GoldenSetError"
+    ANALYSIS_FAILED = "AnalysisFailed"
+    ROLLOUT_ABORTED = "RolloutAborted"
+    COMMAND_ACCEPTED = "CommandAccepted"
+    COMMAND_REFUSED = "CommandRefused"
+
     # The gateways.
     ROUTING = "Routing"
     ROUTED = "Routed"

@@ -9,6 +9,7 @@ from conch.api.canonical import quantity
 from conch.api.cel import Rule, rules
 from conch.api.gateway import GATEWAY_RULES, Gateway
 from conch.api.model import Model, SecretReference
+from conch.api.rollout import Rollout
 from conch.api.types import ApiModel, DnsName, LabelValue, QualifiedName, Quantity
 
 RESERVED_ENV: Final = (
@@ -165,6 +166,7 @@ class ModelDeploymentSpec(ApiModel):
     gpu: Gpu = Gpu()
     scheduling: Scheduling = Scheduling()
     replicas: Annotated[int | None, Field(ge=0, le=1000, description="How many servers; 1 when not given.")] = None
+    rollout: Rollout = Rollout()
     gateway: Annotated[Gateway, Field(json_schema_extra=GATEWAY_RULES)] = Gateway()
     service_account_name: Annotated[
         DnsName | None,

@@ -6,11 +6,10 @@ from typing import Annotated
 from pydantic import Field
 
 from conch.api.reasons import Reason
-from conch.api.types import ApiModel, Digest, Message, ShortText
+from conch.api.rollout import CommandStatus, RejectedRevision, RolloutStatus
+from conch.api.types import ApiModel, Count, Digest, Message, ShortText, Timestamp
 
-Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Generation = Annotated[int, Field(ge=0, le=2**53)]
-Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 
 
 class ConditionType(StrEnum):
@@ -144,6 +143,20 @@ class ModelDeploymentStatus(ApiModel):
     grpc_url: Annotated[str, Field(max_length=512)] = ""
     stable: Annotated[ServedRevision | None, Field(description="The revision that has the traffic.")] = None
     candidate: Annotated[ServedRevision | None, Field(description="The revision that is being brought up.")] = None
+    rollout: Annotated[
+        RolloutStatus | None, Field(description="How the candidate takes over, or what became of the last one.")
+    ] = None
+    rejected: Annotated[
+        tuple[RejectedRevision, ...],
+        Field(max_length=10, description="Revisions that were rolled back; they are not tried again by themselves."),
+    ] = ()
+    past: Annotated[
+        tuple[ShortText, ...], Field(max_length=50, description="Revisions that were stable before, newest first.")
+    ] = ()
+    rolled_back_to: Annotated[
+        ShortText | None, Field(description="The revision that serves by command, in the place of the spec's.")
+    ] = None
+    command: CommandStatus | None = None
     traffic: Annotated[
         tuple[TrafficShare, ...],
         Field(

@@ -18,11 +18,13 @@ from conch.api.assignment import AgentPhase, AgentReport
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
 from conch.core.observed import ObservedPod
+from conch.core.rollout.machine import UNDER_WAY
 from conch.kube.reflector import ObjectKey
 
 _TICK_SECONDS: Final = 0.5
 _STARTING_SECONDS: Final = 1.0
 _SERVING_SECONDS: Final = 30.0
+_JUDGED_SECONDS: Final = 2.0
 _SILENT_SECONDS_MOST: Final = 30.0
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3, sock_connect=1)
 _CONCURRENT: Final = 64
@@ -30,7 +32,7 @@ _CONCURRENT_PER_OBJECT: Final = 16
 _MISSES: Final = 3
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024
 
-_MOVING: Final = ("fetched_bytes", "files", "bytes_per_second")
+_MOVING: Final = ("fetched_bytes", "files", "bytes_per_second", "inference")
 
 _ALIVE: Final = ("Pending", "Running")
 
@@ -97,7 +99,7 @@ class AgentReports:
             keys.add(key)
             running = observed.phase in _ALIVE and not observed.deleting
             askable = observed.ip and running and observed.uid not in self._asking
-            if askable and self._is_due(observed, now):
+            if askable and self._is_due(observed, now, judged=self._is_judged(key)):
                 due.append((key, observed))
         for known in (self._answers, self._asked_at, self._misses, self._silences):
             for gone in known.keys() - alive:
@@ -106,12 +108,18 @@ class AgentReports:
             del self._shares[gone_key]
         return due
 
-    def _is_due(self, observed: ObservedPod, now: float) -> bool:
+    def _is_judged(self, key: ObjectKey) -> bool:
+        """Whether Triton's counters of this object's pods are looked at now."""
+        owner = self._view.model_deployment(key)
+        return owner is not None and owner.status.rollout is not None and owner.status.rollout.phase in UNDER_WAY
+
+    def _is_due(self, observed: ObservedPod, now: float, *, judged: bool = False) -> bool:
         """Whether it is this pod's turn; by what is true now, so a pod that stops serving is asked at once."""
         report = self.answer(observed.uid).report
-        serves = observed.ready and report is not None and report.phase is AgentPhase.READY
+        serves = observed.ready and report is not None and report.phase is AgentPhase.READY and not _replays(report)
         silences = self._silences.get(observed.uid, 0)
-        wait = _SERVING_SECONDS if serves else min(_STARTING_SECONDS * 2**silences, _SILENT_SECONDS_MOST)
+        settled_seconds = _JUDGED_SECONDS if judged else _SERVING_SECONDS
+        wait = settled_seconds if serves else min(_STARTING_SECONDS * 2**silences, _SILENT_SECONDS_MOST)
         if now - self._asked_at.get(observed.uid, float("-inf")) < wait:
             return False
         # Jitter, so that pods that started together are not asked together for ever.
@@ -182,6 +190,11 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > _ANSWER_LIMIT_BYTES:
             raise ValueError("the answer is too long")
     return bytes(body)
+
+
+def _replays(report: AgentReport) -> bool:
+    """Whether it serves and has yet to say what came of its golden set; an older agent says nothing of the kind."""
+    return report.golden is None and report.replays_golden_set
 
 
 def _said(answer: Answer) -> tuple[object, ...]:

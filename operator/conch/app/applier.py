@@ -10,7 +10,17 @@ from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.pin_orders import tell_pins
 from conch.app.projections import CHILD_RESOURCES, controller_of
-from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, TellPin
+from conch.app.sample_book import SampleBook
+from conch.core.actions import (
+    Action,
+    Apply,
+    Delete,
+    DeleteEndpoints,
+    EnsureAdminKey,
+    MarkForRemoval,
+    OpenWindow,
+    TellPin,
+)
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError
@@ -22,10 +32,17 @@ class Applier:
     """Writes children. `fence` is asked before every write: it says within how many seconds, or raises."""
 
     def __init__(
-        self, client: KubeClient, view: ClusterView, *, installation_key: bytes, fence: Callable[[], float]
+        self,
+        client: KubeClient,
+        view: ClusterView,
+        samples: SampleBook,
+        *,
+        installation_key: bytes,
+        fence: Callable[[], float],
     ) -> None:
         self._client = client
         self._view = view
+        self._samples = samples
         self._installation_key = installation_key
         self._fence = fence
 
@@ -44,6 +61,8 @@ class Applier:
                 await self._delete_endpoints(action, owner)
             case TellPin():
                 await self.tell_pins([action], owner)
+            case OpenWindow():
+                self._samples.open(owner.uid, action.name)
             case _:
                 assert_never(action)
 

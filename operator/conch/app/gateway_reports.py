@@ -76,6 +76,7 @@ class GatewayReports:
         return replace(
             gateway,
             leaving=gateway.leaving or heard.report.leaving,
+            epoch=heard.report.epoch,
             traffic=heard.report.objects.get(name),
             heard=self._clock() - heard.at < _UNHEARD_SECONDS,
         )

@@ -1,5 +1,6 @@
 """Health and metrics of the operator over HTTP."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -40,4 +41,6 @@ class Health:
         return web.Response(status=503, text="the cluster has not been listed yet\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # With a thousand models it takes a fifth of a second.
+        text = await asyncio.to_thread(generate_latest)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 import structlog
+from prometheus_client import REGISTRY
 
 from conch.api import names
 from conch.app import metrics
@@ -21,6 +22,8 @@ from conch.app.gateway_reports import GatewayReports
 from conch.app.health import Health
 from conch.app.policy import installation_policy
 from conch.app.reconcile import Reconciler
+from conch.app.rollout_metrics import RolloutMetrics
+from conch.app.sample_book import SampleBook
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
@@ -78,12 +81,14 @@ class Operator:
             on_wake=self._wanted_changed,
             clock=monotonic,
         )
-        applier = Applier(client, self._view, installation_key=installation_key, fence=self._leadership.check)
+        samples = SampleBook()
+        applier = Applier(client, self._view, samples, installation_key=installation_key, fence=self._leadership.check)
         self._reconciler = Reconciler(
             client=client,
             view=self._view,
             reports=self._reports,
             gateways=self._gateways,
+            samples=samples,
             applier=applier,
             policy=policy,
             queue=self._queue,
@@ -91,6 +96,7 @@ class Operator:
             now=lambda: datetime.now(UTC),
             instance=identity,
         )
+        self._rollout_metrics = RolloutMetrics(self._view)
         self._edge_listed = asyncio.Event()
         self._health = Health(port=settings.health_port, ready=self._is_ready)
 
@@ -178,7 +184,8 @@ class Operator:
         return True
 
     async def _lead(self) -> None:
-        """What only the leader does: ask agents, plan, write."""
+        """What only the leader does: ask agents, plan, write, and tell Prometheus of the objects."""
+        REGISTRY.register(self._rollout_metrics)
         self._leading = True
         metrics.LEADING.set(1)
         try:
@@ -195,6 +202,7 @@ class Operator:
         finally:
             self._leading = False
             metrics.LEADING.set(0)
+            REGISTRY.unregister(self._rollout_metrics)
 
     async def _resync(self) -> None:
         """Look at every object now and, without any cause, now and then, spread over the interval."""

@@ -20,5 +20,6 @@ def installation_policy(settings: OperatorSettings) -> InstallationPolicy:
         agent_memory=str(pods.agent_memory),
         endpoint_propagation=timedelta(seconds=pods.endpoint_propagation_seconds),
         drain_timeout=timedelta(seconds=pods.drain_timeout_seconds),
+        surge_patience=timedelta(seconds=pods.surge_patience_seconds),
         gateway_ports=range(settings.gateway.ports_first, settings.gateway.ports_last + 1),
     )

@@ -18,11 +18,14 @@ from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.gateway_reports import GatewayReports
 from conch.app.happenings import happenings
+from conch.app.rollout_metrics import count_changes
+from conch.app.sample_book import SampleBook
 from conch.core.actions import Delete, TellPin
 from conch.core.exposure import mode_of
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
+from conch.core.rollout.machine import UNDER_WAY
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
@@ -46,6 +49,7 @@ class Reconciler:
         view: ClusterView,
         reports: AgentReports,
         gateways: GatewayReports,
+        samples: SampleBook,
         applier: Applier,
         policy: InstallationPolicy,
         queue: WorkQueue[ObjectKey],
@@ -57,6 +61,7 @@ class Reconciler:
         self._view = view
         self._reports = reports
         self._gateways = gateways
+        self._samples = samples
         self._applier = applier
         self._policy = policy
         self._queue = queue
@@ -95,10 +100,12 @@ class Reconciler:
     async def _reconcile(self, key: ObjectKey) -> None:
         owner = self._view.model_deployment(key)
         if owner is None:
-            self._facts.pop(key, None)
+            if (gone := self._facts.pop(key, None)) is not None:
+                self._samples.forget(gone.uid)
             return
         facts = self._facts.setdefault(key, Facts(uid=owner.uid))
         if facts.uid != owner.uid:
+            self._samples.forget(facts.uid)
             facts = self._facts[key] = Facts(uid=owner.uid)
         decided = plan(owner=owner, observed=self._observe(key, owner, facts), policy=self._policy, now=self._now())
         changed = decided.status != owner.status
@@ -123,6 +130,8 @@ class Reconciler:
         if first or not changed or await self._write_status(key, owner, decided.status):
             # Last, for nobody's model waits for an Event.
             await self._tell(owner, decided.status)
+        if decided.status.rollout is None or decided.status.rollout.phase not in UNDER_WAY:
+            self._samples.forget(owner.uid)
         if failure is not None:
             raise failure
         # By name: a refusal whose words differ each time (a request's id in them) is no news.
@@ -143,14 +152,16 @@ class Reconciler:
                     agent_unreachable=answer.unreachable,
                 )
             )
+        gateways = self._gateways.seen(key)
         return Observed(
             children=self._view.children(key),
             pods=tuple(pods),
             strangers=dict(facts.strangers),
             refusals=dict(facts.refusals),
             secret_known=facts.secret_known,
-            gateways=self._gateways.seen(key),
+            gateways=gateways,
             port=self._view.ports.port_of(owner) if mode_of(owner) is GatewayMode.GATEWAY else None,
+            window=self._samples.read(owner.uid, gateways, pods),
         )
 
     async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:
@@ -185,6 +196,7 @@ class Reconciler:
             raise
         self._view.put_model_deployment(live)
         metrics.STATUS_WRITES.inc()
+        count_changes(owner.status, status)
         return True
 
     async def _read_again(self, key: ObjectKey, owner: ModelDeployment) -> None:

@@ -29,6 +29,13 @@ def acknowledged(status: ModelDeploymentStatus, observed: Observed) -> bool:
     return not lagging(status, observed)
 
 
+def acknowledged_by_heard(status: ModelDeploymentStatus, observed: Observed) -> bool:
+    """The same by those that answer, of which there must be one: where nothing ends for the word of a silent one."""
+    asked = counted(observed)
+    heard = any(gateway.heard for gateway in asked) or not asked
+    return heard and not any(gateway.heard for gateway in lagging(status, observed))
+
+
 def in_flight(observed: Observed, workload: str) -> int:
     """Requests that the gateways have sent to this workload and that are not answered."""
     words = (gateway.traffic.workloads.get(workload) for gateway in counted(observed) if gateway.traffic)

@@ -56,4 +56,11 @@ class DeleteEndpoints:
     service: str
 
 
-Action = Apply | EnsureAdminKey | Delete | TellPin | MarkForRemoval | DeleteEndpoints
+@dataclass(frozen=True, kw_only=True)
+class OpenWindow:
+    """Count anew what the object's workloads are seen doing, under this name."""
+
+    name: str
+
+
+Action = Apply | EnsureAdminKey | Delete | TellPin | MarkForRemoval | DeleteEndpoints | OpenWindow

@@ -38,7 +38,14 @@ def records_of(
             if policy.source_policy.refusal(owner.spec.model.source.place):
                 # Pods would hold GPUs for a model that they may not fetch.
                 continue
-            record = new_record(owner, owner.spec, served.revision, served.workload, policy)
+            record = new_record(
+                owner,
+                owner.spec,
+                served.revision,
+                workload=served.workload,
+                number=names.workload_number(owner.uid, served.workload, succession.workloads_created),
+                policy=policy,
+            )
         if record is not None:
             records.append(record)
     return tuple(records)
@@ -57,18 +64,19 @@ def desired_children(
     serving = succession.serving
     objects: list[DesiredObject] = []
     for record in records:
-        count = routing.staffing.replicas if serving and serving.workload == record.workload else replicas
         objects += [
             workload_record(owner, record),
             assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload)),
-            deployment(owner, record, count),
+            deployment(owner, record, routing.staffings[record.workload].replicas),
         ]
     if routing.exposure.port is not None:
         workloads = (*(served.workload for served in succession.workloads), *routing.retiring)
         objects += [workload_service(owner, workload) for workload in workloads]
     objects += _address(owner, succession, routing.exposure)
     if serving and replicas > 0:
-        objects.append(disruption_budget(owner, serving.workload, keeps_one=routing.staffing.keeps_one))
+        objects.append(
+            disruption_budget(owner, serving.workload, keeps_one=routing.staffings[serving.workload].keeps_one)
+        )
     return tuple(objects)
 
 

@@ -16,7 +16,8 @@ from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.core.observed import ChildId, ChildKind, Observed, ObservedService, ObservedSlice
 from conch.core.policy import InstallationPolicy
-from conch.core.succession import Succession, ready_pods
+from conch.core.rollout.verified import ready_pods
+from conch.core.succession import Succession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

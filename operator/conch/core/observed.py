@@ -13,6 +13,7 @@ from typing import Final
 from conch.api import names
 from conch.api.assignment import AgentReport
 from conch.api.gateway_report import ObjectTraffic
+from conch.core.analysis.samples import Samples
 
 
 class ChildKind(StrEnum):
@@ -111,13 +112,17 @@ class ObservedSlice(ObservedChild):
 class WorkloadRecord:
     """What a workload was created as; kept in a ControllerRevision so that an operator upgrade restarts no pod.
 
-    The two objects are JSON texts, here and there: a tree of small dicts takes six times the memory, and the API server
-    would keep account of every field in it.
+    The objects in it are JSON texts, here and there: a tree of small dicts takes six times the memory, and the API
+    server would keep account of every field in it.
     """
 
     workload: str
+    number: int
+    """The how manieth workload of its object it is; newer ones have higher numbers."""
     revision: str
     version: int
+    spec_json: str
+    """What makes the revision, so that it can be had again whatever the object's spec says by then."""
     pod_template_json: str
     assignment_json: str
 
@@ -191,10 +196,21 @@ class ObservedGateway:
     ready: bool
     leaving: bool = False
     """It is on its way out: it may still carry requests, and gets no new clients."""
+    epoch: str = ""
+    """Names the life of its Envoy: with another one its counters begin anew."""
     traffic: ObjectTraffic | None = None
     """Its last word about the object, which it knows then; absent when it does not, or was never heard."""
     heard: bool = False
     """Whether it answered lately."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedWindow:
+    """What an object's workloads were seen doing since the window of this name was opened."""
+
+    name: str
+    samples: Mapping[str, Samples]
+    """By workload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +221,8 @@ class Observed:
     objects without the labels that were met when a child was to be created, each with its controller if it has one;
     `refusals` are the API server's words about children it would not take. `secret_known` says whether this process
     created or found the admin-key Secret: Secrets can be neither read nor watched (least privilege). `port` is the one
-    that the object has or may have on the gateways, None when all are taken.
+    that the object has or may have on the gateways, None when all are taken. `window` is the one in which its candidate
+    is judged, as long as this process has one open for the object.
     """
 
     children: Mapping[ChildId, ObservedChild] = field(default_factory=lambda: MappingProxyType({}))
@@ -215,6 +232,7 @@ class Observed:
     secret_known: bool = False
     gateways: tuple[ObservedGateway, ...] = ()
     port: int | None = None
+    window: ObservedWindow | None = None
 
     @property
     def slices(self) -> tuple[ObservedSlice, ...]:
@@ -239,3 +257,7 @@ class Observed:
         return tuple(
             pod for pod in self.pods if pod.workload == workload and not pod.deleting and pod.phase not in _OVER
         )
+
+    def pods_left(self, workload: str) -> tuple[ObservedPod, ...]:
+        """The pods of a workload that still have what they were given, those on their way out included."""
+        return tuple(pod for pod in self.pods if pod.workload == workload and pod.phase not in _OVER)

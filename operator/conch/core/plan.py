@@ -1,22 +1,28 @@
 """The plan: from what is wanted and what is there to what has to be done. Reads as the table of contents of Conch."""
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from conch.api.assignment import AgentPhase
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, TellPin
+from conch.core.acknowledgement import acknowledged_by_heard
+from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, TellPin
 from conch.core.children import desired_children, records_of
 from conch.core.desired.admin_key_secret import admin_key_secret
 from conch.core.desired.object import DesiredObject
 from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
+from conch.core.history import kept_records, remembered, spec_with, to_go_back_to
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
 from conch.core.pinning import pin_of, pinned
 from conch.core.policy import InstallationPolicy
 from conch.core.removals import removals
 from conch.core.revision import revision_of
+from conch.core.rollout.commands import Obeyed, as_it_is, obey
+from conch.core.rollout.machine import UNDER_WAY, window_of
 from conch.core.routing import route
 from conch.core.situation import Situation
 from conch.core.status import render_status
@@ -24,6 +30,9 @@ from conch.core.succession import Succession, succeed
 
 _DRAIN_CHECK: Final = timedelta(seconds=1)
 """How often what drains is looked at where no gateway says anything new."""
+
+_ROLLOUT_CHECK: Final = timedelta(seconds=1)
+"""How often a rollout is looked at where nothing else happens: its checks, times and deadlines come by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +52,23 @@ class Plan:
 
 def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, now: datetime) -> Plan:
     """Plan one object. Pure: the same arguments give the same plan, and a plan that was carried out plans no action."""
-    succession = _succession(owner, observed)
+    records = remembered(owner, observed)
+    past = to_go_back_to(records, owner.status)
+    asked = None
+    obeyed = as_it_is(owner.status)
+    if isinstance(owner.spec, ModelDeploymentSpec):
+        asked = revision_of(owner.spec)
+        obeyed = obey(owner.command, owner.status, asked=asked, past=past, now=now)
+        if obeyed.rolled_back_to and (spec := spec_with(obeyed.rolled_back_to, owner.spec, records)):
+            # From here on it is as if the spec said so.
+            owner = replace(owner, spec=spec)
+    succession = _succession(owner, obeyed, observed, policy, now)
     replicas = _desired_replicas(owner, observed, succession)
     routing = route(owner, succession, replicas, observed, policy, now)
-    records = records_of(owner, observed, policy, succession)
-    desired = desired_children(owner, policy, succession, routing, records, replicas)
+    created_as = records_of(owner, observed, policy, succession)
+    desired = desired_children(owner, policy, succession, routing, created_as, replicas)
     writes: tuple[Apply | EnsureAdminKey, ...] = (
-        *_admin_key(owner, observed, records, replicas),
+        *_admin_key(owner, observed, created_as, replicas),
         *_writes(owner, observed, desired),
     )
     situation = Situation(
@@ -57,6 +76,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
         spec=owner.spec,
         policy=policy,
         observed=observed,
+        revision=asked,
         succession=succession,
         routing=routing,
         desired_replicas=replicas,
@@ -68,10 +88,15 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
         ()
         if owner.deleting
         else (
-            *(MarkForRemoval(pod=pod.name, uid=pod.uid) for pod in routing.staffing.removed_first),
+            *(
+                MarkForRemoval(pod=pod.name, uid=pod.uid)
+                for staffing in routing.staffings.values()
+                for pod in staffing.removed_first
+            ),
             *writes,
-            *removals(owner, observed, succession, routing, desired),
+            *removals(owner, observed, succession, routing, desired, _kept(owner, records, past)),
             *_pin_orders(observed, succession),
+            *(_windows(observed, succession) if routing.exposure.port is not None else ()),
         )
     )
     unwatched = bool(situation.unwritten & (observed.strangers.keys() | observed.refusals.keys()))
@@ -91,13 +116,16 @@ def _requeue_after(policy: InstallationPolicy, status: ModelDeploymentStatus, *,
         waits.append(FETCH_REPORT_INTERVAL)
     if any(share.draining_since for share in status.traffic) or (status.gateway and status.gateway.unlisted_since):
         waits.append(_DRAIN_CHECK)
+    if status.rollout and status.rollout.phase in UNDER_WAY:
+        waits.append(_ROLLOUT_CHECK)
     return min(waits, default=None)
 
 
 def _announced(status: ModelDeploymentStatus) -> tuple[object, ...]:
-    """What others act on as soon as they read it: agents on the pins, gateways on the traffic."""
+    """What others act on as soon as they read it: agents on the pins, gateways on the traffic, we on the rollout."""
     pins = tuple(served.digest if served else None for served in (status.stable, status.candidate))
-    return (*pins, status.traffic, status.gateway)
+    rollout = status.rollout and status.rollout.model_copy(update={"checks": (), "checked_at": None})
+    return (*pins, status.traffic, status.gateway, rollout)
 
 
 def _is_edit(action: Action) -> bool:
@@ -109,15 +137,42 @@ def _is_edit(action: Action) -> bool:
     return changes_what_is_there or kind is ChildKind.POD_DISRUPTION_BUDGET
 
 
-def _succession(owner: ModelDeployment, observed: Observed) -> Succession:
+def _kept(owner: ModelDeployment, records: tuple[WorkloadRecord, ...], past: tuple[str, ...]) -> Set[str]:
+    """Records that outlive their workloads; of a spec that cannot be read, all."""
+    spec = owner.spec
+    limit = len(past) if isinstance(spec, InvalidSpec) else spec.rollout.effective_revision_history_limit
+    return kept_records(owner, records, past, limit)
+
+
+def _succession(
+    owner: ModelDeployment, obeyed: Obeyed, observed: Observed, policy: InstallationPolicy, now: datetime
+) -> Succession:
+    status = owner.status
     if isinstance(owner.spec, InvalidSpec):
         # Nothing can be derived from it: what runs stays.
-        status = owner.status
         # But for pods that wait for their pin; where a digest was declared, none does.
         waiting = any(pod.report and pod.report.phase is AgentPhase.FETCHED for pod in observed.pods)
         candidate = status.candidate and (pinned(status.candidate, None, observed) if waiting else status.candidate)
-        return Succession(stable=status.stable, candidate=candidate, workloads_created=status.workloads_created)
-    return succeed(owner, owner.spec, revision_of(owner.spec), observed)
+        return Succession(
+            stable=status.stable,
+            candidate=candidate,
+            workloads_created=status.workloads_created,
+            rollout=status.rollout,
+            rejected=status.rejected,
+            past=status.past,
+            rolled_back_to=status.rolled_back_to,
+            command=status.command,
+        )
+    return succeed(
+        owner,
+        owner.spec,
+        revision_of(owner.spec),
+        obeyed,
+        observed,
+        acknowledged=acknowledged_by_heard(status, observed),
+        policy=policy,
+        now=now,
+    )
 
 
 def _desired_replicas(owner: ModelDeployment, observed: Observed, succession: Succession) -> int:
@@ -137,6 +192,15 @@ def _pin_orders(observed: Observed, succession: Succession) -> list[TellPin]:
         for pod in observed.pods_of(served.workload)
         if pod.ip and pod.report and pod.report.revision == served.revision and pod.report.pin != pin
     ]
+
+
+def _windows(observed: Observed, succession: Succession) -> list[OpenWindow]:
+    """The window in which the candidate is judged from now on."""
+    under_way = succession.under_way
+    name = window_of(under_way) if under_way else None
+    if name is None or (observed.window and observed.window.name == name):
+        return []
+    return [OpenWindow(name=name)]
 
 
 def _admin_key(

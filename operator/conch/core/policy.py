@@ -27,5 +27,7 @@ class InstallationPolicy:
     """How long a gateway that does not answer may hold up what has to be known at every gateway."""
     gateway_ports: range = range(gateway_pod.PORTS_FIRST, gateway_pod.PORTS_LAST + 1)
     """From which every object gets its own, on every gateway."""
+    surge_patience: timedelta = timedelta(seconds=60)
+    """How long an automatic rollout waits for room for pods beside the old ones."""
     recheck_after: timedelta = timedelta(seconds=5)
     """When to look again at what cannot be watched: a stranger's object, a refusal of the API server."""

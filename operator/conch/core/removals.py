@@ -1,5 +1,7 @@
 """What of an object's children is to go."""
 
+from collections.abc import Set
+
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.core.actions import Delete, DeleteEndpoints
@@ -15,8 +17,12 @@ def removals(
     succession: Succession,
     routing: Routing,
     desired: tuple[DesiredObject, ...],
+    remembered: Set[str],
 ) -> list[Delete | DeleteEndpoints]:
-    """Children that are no longer named: but a workload only once the Service is seen to send elsewhere."""
+    """Children that are no longer named: but a workload only once the Service is seen to send elsewhere.
+
+    `remembered` are the names of records that outlive their workloads.
+    """
     wanted = {object_.id for object_ in desired}
     switched = all(
         (live := observed.children.get(object_.id)) is not None and live.owned_hash == object_.hash
@@ -31,6 +37,8 @@ def removals(
             return False
         if live.id.kind in (ChildKind.POD_DISRUPTION_BUDGET, ChildKind.ENDPOINT_SLICE):
             return True
+        if live.id.kind is ChildKind.CONTROLLER_REVISION and live.id.name in remembered:
+            return False
         return switched and (live.id.name not in in_use or live.id.kind is ChildKind.SERVICE)
 
     left_behind = routing.exposure.left_behind

@@ -2,12 +2,26 @@
 
 import hashlib
 import json
+from typing import Any, Final
 
 from conch.api.canonical import quantity
 from conch.api.spec import ModelDeploymentSpec
 
-_WITHOUT_NEW_PODS = {"replicas", "suspend", "gateway"}
+_LIVE: Final = {"replicas", "suspend", "gateway", "rollout"}
+"""Fields that change what runs, and need no other pods."""
+
 _QUANTITIES = {"cpu", "memory", "sharedMemory", "size"}
+
+
+def revision_part(spec: ModelDeploymentSpec) -> dict[str, Any]:
+    """What of a spec makes its revision, as it stands in YAML; the rest may change without other pods."""
+    return {field: value for field, value in spec.to_wire().items() if field not in _LIVE}
+
+
+def with_revision_part(spec: ModelDeploymentSpec, part: dict[str, Any]) -> ModelDeploymentSpec:
+    """Another revision's model and pods, with this spec's replicas, gateway and rollout; raises ValidationError."""
+    live = {field: value for field, value in spec.to_wire().items() if field in _LIVE}
+    return ModelDeploymentSpec.model_validate({**part, **live})
 
 
 def revision_of(spec: ModelDeploymentSpec) -> str:
@@ -16,7 +30,7 @@ def revision_of(spec: ModelDeploymentSpec) -> str:
     Only what differs from the defaults is hashed, so that a newer operator whose API has more fields computes the same
     revision for an old object and restarts nothing.
     """
-    declared = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_WITHOUT_NEW_PODS)
+    declared = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_LIVE)
     runtime = declared.get("runtime", {})
     storage = declared.get("model", {}).get("storage") or {}
     for holder in (runtime, runtime.get("resources", {}), storage):

@@ -1,5 +1,6 @@
 """How requests are to reach the object: what clients call, which pods serve, and where the gateways send it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,8 +21,8 @@ class Routing:
     """The routing that a plan asks for."""
 
     exposure: Exposure
-    staffing: Staffing
-    """The pods of the revision that serves."""
+    staffings: Mapping[str, Staffing]
+    """The pods of every workload, by its id."""
     traffic: tuple[TrafficShare, ...]
     gateway: GatewayStatus | None
     """The object's place at the gateways; None where they have nothing to do with it."""
@@ -40,23 +41,24 @@ def route(
     policy: InstallationPolicy,
     now: datetime,
 ) -> Routing:
-    """The next step of everything that requests depend on."""
-    status, serving = owner.status, succession.serving
+    """The next step of everything that requests depend on; `replicas` is how many pods the object is to have."""
+    status = owner.status
     everywhere = acknowledged(status, observed)
     exposure = expose(owner, succession, observed, acknowledged=everywhere, policy=policy, now=now)
-    staffing = Staffing(replicas=replicas)
-    if serving is not None:
-        staffing = staff(
-            serving.workload,
-            replicas,
-            share_of(status, serving.workload),
+    staffings = {
+        served.workload: staff(
+            served.workload,
+            succession.replicas_of(served, replicas),
+            share_of(status, served.workload),
             observed,
             through_gateways=exposure.port is not None,
             acknowledged=everywhere,
             policy=policy,
             now=now,
         )
-    traffic = share_out(status, succession, staffing, observed, acknowledged=everywhere, policy=policy, now=now)
+        for served in succession.workloads
+    }
+    traffic = share_out(status, succession, staffings, observed, acknowledged=everywhere, policy=policy, now=now)
     gateway = None
     if exposure.port is not None:
         settings = owner.spec.gateway if isinstance(owner.spec, ModelDeploymentSpec) else None
@@ -65,4 +67,4 @@ def route(
             generation=generation_of(traffic, exposure.port, settings),
             unlisted_since=exposure.unlisted_since,
         )
-    return Routing(exposure=exposure, staffing=staffing, traffic=traffic, gateway=gateway)
+    return Routing(exposure=exposure, staffings=staffings, traffic=traffic, gateway=gateway)

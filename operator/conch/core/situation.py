@@ -1,39 +1,16 @@
-"""What the checks of `findings.py` look at, and what they find."""
+"""What the checks of `findings` look at."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto
 
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
-from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.observed import ChildId, Observed, ObservedContainer, ObservedPod
 from conch.core.policy import InstallationPolicy
+from conch.core.rollout.verified import golden_policy, ready_pods, verified_pods
 from conch.core.routing import Routing
-from conch.core.succession import Succession, ready_pods, verified_pods
-
-
-class Severity(Enum):
-    """What a finding means for the object."""
-
-    PROGRESSING = auto()
-    """On its way; nobody has to do anything."""
-    BLOCKED = auto()
-    """Waits for room in the cluster; goes on by itself when there is."""
-    STALLED = auto()
-    """Will not get on unless a person (or the other side of a network) does something."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One reason why the wanted revision does not serve as wanted."""
-
-    severity: Severity
-    reason: Reason
-    message: str
-    check: str = ""
-    """Name of the check that found it."""
+from conch.core.succession import Succession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +21,8 @@ class Situation:
     spec: ModelDeploymentSpec | InvalidSpec
     policy: InstallationPolicy
     observed: Observed
+    revision: str | None
+    """The revision that the spec asks for; None if it cannot be read."""
     succession: Succession
     routing: Routing
     desired_replicas: int
@@ -67,6 +46,13 @@ class Situation:
     @property
     def ready(self) -> int:
         """How many pods of the wanted revision serve; a candidate has to be proven by its agents' word."""
-        if self.succession.candidate:
-            return len(verified_pods(self.succession.candidate, self.observed))
-        return len(ready_pods(self.succession.stable, self.observed)) if self.succession.stable else 0
+        succession, observed = self.succession, self.observed
+        if succession.candidate and isinstance(self.spec, ModelDeploymentSpec):
+            return len(verified_pods(succession.candidate, observed, golden_policy(self.spec)))
+        return len(ready_pods(succession.wanted, observed)) if succession.wanted else 0
+
+    @property
+    def wanted_replicas(self) -> int:
+        """How many of them there are to be now: a candidate gets its pods step by step."""
+        wanted = self.succession.wanted
+        return self.succession.replicas_of(wanted, self.desired_replicas) if wanted else self.desired_replicas

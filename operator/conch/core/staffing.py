@@ -57,7 +57,8 @@ def staff(
     leaving = tuple(sorted(pod.name for pod in serving))
     unmarked = tuple(pod for pod in serving if not pod.marked_for_removal)
     as_it_is = max(deployment.replicas, target)
-    if not leaving:
+    if not leaving or before is None:
+        # Nobody sends anything to a workload that never had a share of the traffic.
         return Staffing(replicas=target, keeps_one=keeps_one)
     if not through_gateways:
         # Marked is not enough, it has to be seen: the Deployment's controller looks at pods for itself.

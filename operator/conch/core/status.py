@@ -18,11 +18,12 @@ from conch.api.status import (
     ServedRevision,
 )
 from conch.core.fetch_progress import fetch_progress
+from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
 from conch.core.findings.gateways import routing_finding
 from conch.core.observed import ObservedPod
-from conch.core.situation import Finding, Severity, Situation
-from conch.core.succession import ready_pods
+from conch.core.rollout.verified import ready_pods
+from conch.core.situation import Situation
 
 _MESSAGE_LIMIT = 2048
 
@@ -44,6 +45,11 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         grpc_url=f"{host}:{pod.GRPC_PORT}",
         stable=succession.stable,
         candidate=succession.candidate,
+        rollout=succession.rollout,
+        rejected=succession.rejected,
+        past=succession.past,
+        rolled_back_to=succession.rolled_back_to,
+        command=succession.command,
         traffic=situation.routing.traffic,
         gateway=situation.routing.gateway,
         workloads_created=succession.workloads_created,
@@ -161,11 +167,13 @@ def _stage(pod: ObservedPod) -> str:
 
 
 def _display(situation: Situation, finding: Finding | None) -> Display:
-    candidate = situation.succession.candidate if situation.succession.stable else None
+    stable, candidate = situation.succession.stable, situation.succession.candidate
+    # Of what serves: how a candidate is doing beside it, the next column tells.
+    ready = len(ready_pods(stable, situation.observed)) if stable and candidate else situation.ready
     gpu = situation.spec.gpu if isinstance(situation.spec, ModelDeploymentSpec) else None
     return Display(
-        replicas=f"{situation.ready}/{situation.desired_replicas}",
-        candidate=f"{candidate.version}@0%" if candidate else "",
+        replicas=f"{ready}/{situation.desired_replicas}",
+        candidate=f"{candidate.version}@{situation.succession.weight_of(candidate)}%" if stable and candidate else "",
         check=finding.check if finding else "",
         gpu=f"{gpu.count} {gpu.resource}" if gpu and gpu.count else "",
     )

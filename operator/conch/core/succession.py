@@ -1,18 +1,33 @@
-"""Which revision has the traffic and which is being brought up: `status.stable` and `status.candidate`.
+"""Which revision has the traffic, which is being brought up, and what comes next of that.
 
-A new revision gets a workload of its own beside the one that serves. It takes the traffic when as many of its pods as
-are wanted are verified; until then nothing is taken from the old one. Whatever is no longer named here is removed.
+`status.stable` and `status.candidate` are the two revisions that have a workload, `status.rollout` is the way from one
+to the other (see rollout/machine.py). The first revision of an object has nothing to take over from: it is the
+candidate until all of its pods are verified. Whatever is no longer named here is removed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import ModelDeployment
+from conch.api.rollout import (
+    CommandStatus,
+    RejectedRevision,
+    RollbackCause,
+    RolloutPhase,
+    RolloutStatus,
+)
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
-from conch.core.observed import Observed, ObservedPod
+from conch.core.history import with_past
+from conch.core.observed import Observed
 from conch.core.pinning import pinned
+from conch.core.policy import InstallationPolicy
+from conch.core.rollout.commands import Obeyed, with_rejected
+from conch.core.rollout.machine import FAILURES, UNDER_WAY, advance, begin, roll_back
+from conch.core.rollout.sight import look
+from conch.core.rollout.verified import golden_policy, ready_pods, verified_pods
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,67 +37,194 @@ class Succession:
     stable: ServedRevision | None
     candidate: ServedRevision | None
     workloads_created: int
+    rollout: RolloutStatus | None = None
+    """The one that is under way, or the last one."""
+    rejected: tuple[RejectedRevision, ...] = ()
+    past: tuple[str, ...] = ()
+    """Revisions that were stable before, newest first."""
+    rolled_back_to: str | None = None
+    command: CommandStatus | None = None
+    proven: bool = True
+    """Whether any pod of the first revision of an object was verified."""
 
     @property
     def wanted(self) -> ServedRevision | None:
-        """The revision that the spec asks for, as long as the spec can be read."""
+        """The revision that is to serve: the newest that is not given up."""
         return self.candidate or self.stable
 
     @property
     def serving(self) -> ServedRevision | None:
-        """The revision that the Service sends to."""
-        return self.stable or self.candidate
+        """The revision that most requests go to."""
+        takes_over = self.under_way is not None and self.under_way.weight > 50
+        return self.candidate if takes_over else self.stable or self.candidate
 
     @property
     def workloads(self) -> tuple[ServedRevision, ...]:
         """Everything that has pods."""
         return tuple(revision for revision in (self.stable, self.candidate) if revision)
 
+    @property
+    def under_way(self) -> RolloutStatus | None:
+        """The rollout from the stable revision to the candidate; None if there is none."""
+        return self.rollout if self.rollout and self.stable and self.candidate else None
 
-def succeed(owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, observed: Observed) -> Succession:
-    """One step from what status says towards the wanted revision."""
+    def replicas_of(self, served: ServedRevision, replicas: int) -> int:
+        """How many pods a revision is to have, of an object that is to have `replicas`."""
+        if self.under_way is None or replicas == 0:
+            return replicas
+        return self.under_way.candidate_replicas if served == self.candidate else self.under_way.stable_replicas
+
+    def weight_of(self, served: ServedRevision) -> int:
+        """Percent of the traffic that a revision is to have."""
+        if self.under_way is None:
+            return 100 if served == self.serving else 0
+        return self.under_way.weight if served == self.candidate else 100 - self.under_way.weight
+
+    def is_due(self, served: ServedRevision) -> bool:
+        """Whether a revision that never had a share of the traffic gets one now."""
+        return self.proven and (served == self.stable or self.weight_of(served) > 0)
+
+
+def succeed(
+    owner: ModelDeployment,
+    spec: ModelDeploymentSpec,
+    wanted: str,
+    obeyed: Obeyed,
+    observed: Observed,
+    *,
+    acknowledged: bool,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Succession:
+    """One step from what status says, after the last command, towards the wanted revision."""
     status = owner.status
-    stable, candidate, created = status.stable, status.candidate, status.workloads_created
-    if stable and stable.revision == wanted:
-        return Succession(
-            stable=pinned(stable, spec.model.source.digest, observed), candidate=None, workloads_created=created
-        )
+    known = Succession(
+        stable=status.stable,
+        candidate=status.candidate,
+        workloads_created=status.workloads_created,
+        rollout=obeyed.rollout,
+        rejected=obeyed.rejected,
+        past=status.past,
+        rolled_back_to=obeyed.rolled_back_to,
+        command=obeyed.command,
+    )
+    if known.stable is None:
+        return _first(known, owner, spec, wanted, observed, now)
+    if known.candidate is not None and known.rollout is not None and known.rollout.phase in UNDER_WAY:
+        return _go_on(known, spec, wanted, observed, acknowledged=acknowledged, policy=policy, now=now)
+    stable = known.stable
+    known = replace(known, rollout=_ended(known.rollout, owner))
+    if stable.revision == wanted:
+        return replace(known, stable=pinned(stable, spec.model.source.digest, observed), candidate=None)
+    if any(rejected.revision == wanted for rejected in known.rejected):
+        return replace(known, candidate=None)
     if spec.desired_replicas == 0:
         # Nothing serves, so there is nothing to keep until the new revision is proven.
-        stable = None
-    if stable is None and candidate and candidate.revision != wanted and ready_pods(candidate, observed):
+        past = with_past(known.past, stable.revision)
+        return replace(_begin(known, owner, spec, wanted, now), stable=None, rollout=None, past=past)
+    return _begin(known, owner, spec, wanted, now)
+
+
+def _first(
+    known: Succession, owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, observed: Observed, now: datetime
+) -> Succession:
+    """Nothing is known to serve: the candidate is all there is."""
+    candidate = known.candidate
+    if candidate and candidate.revision != wanted and spec.desired_replicas and ready_pods(candidate, observed):
         # It serves, if not with all of its pods: nothing is taken from it before another is proven.
-        stable = candidate
+        return _begin(replace(known, stable=candidate, candidate=None), owner, spec, wanted, now)
     if candidate is None or candidate.revision != wanted:
-        created += 1
-        candidate = ServedRevision(
-            revision=wanted, version=spec.model.version, workload=names.workload_id(owner.uid, created)
-        )
-    candidate = pinned(candidate, spec.model.source.digest, observed)
-    if 0 < spec.desired_replicas <= len(verified_pods(candidate, observed)):
-        return Succession(stable=candidate, candidate=None, workloads_created=created)
-    return Succession(stable=stable, candidate=candidate, workloads_created=created)
+        known = _with_candidate(known, owner, spec, wanted)
+    assert known.candidate is not None  # noqa: S101 - the lines above
+    candidate = pinned(known.candidate, spec.model.source.digest, observed)
+    verified = len(verified_pods(candidate, observed, golden_policy(spec)))
+    if 0 < spec.desired_replicas <= verified:
+        return replace(known, stable=candidate, candidate=None)
+    return replace(known, candidate=candidate, proven=verified > 0)
 
 
-def verified_pods(served: ServedRevision, observed: Observed) -> tuple[ObservedPod, ...]:
-    """Pods that are ready and whose agent says that they serve exactly this revision."""
-    return tuple(pod for pod in ready_pods(served, observed) if pod.report is not None)
-
-
-def ready_pods(served: ServedRevision, observed: Observed) -> tuple[ObservedPod, ...]:
-    """Pods that are ready and whose agent does not contradict.
-
-    Right after a start of the operator no agent has been asked yet; then the kubelet's word stands: its probe is the
-    model's own readiness, and an agent loads nothing that it has not verified.
-    """
-    return tuple(
-        pod
-        for pod in observed.pods_of(served.workload)
-        if pod.ready and (pod.report is None or _serves(pod.report, served))
+def _with_candidate(known: Succession, owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str) -> Succession:
+    created = known.workloads_created + 1
+    candidate = ServedRevision(
+        revision=wanted, version=spec.model.version, workload=names.workload_id(owner.uid, created)
     )
+    return replace(known, candidate=candidate, workloads_created=created)
 
 
-def _serves(report: AgentReport, served: ServedRevision) -> bool:
-    """Whether an agent says that its pod serves this revision, from its pinned files."""
-    same_files = served.digest is None or report.digest == served.digest
-    return report.phase is AgentPhase.READY and report.revision == served.revision and same_files
+def _begin(
+    known: Succession, owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, now: datetime
+) -> Succession:
+    # A newer operator goes on with what an older one, without rollouts, has begun.
+    is_begun = known.candidate is not None and known.candidate.revision == wanted
+    begun = known if is_begun else _with_candidate(known, owner, spec, wanted)
+    assert begun.stable is not None  # noqa: S101 - the callers' promise
+    assert begun.candidate is not None  # noqa: S101 - the line above
+    rollout = begin(
+        id_=begun.candidate.workload,
+        revision=wanted,
+        from_revision=begun.stable.revision,
+        policy=spec.rollout,
+        replicas=spec.desired_replicas,
+        now=now,
+    )
+    return replace(begun, rollout=rollout)
+
+
+def _go_on(
+    known: Succession,
+    spec: ModelDeploymentSpec,
+    wanted: str,
+    observed: Observed,
+    *,
+    acknowledged: bool,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Succession:
+    """A rollout is under way."""
+    stable, candidate, rollout = known.stable, known.candidate, known.rollout
+    assert stable is not None and candidate is not None and rollout is not None  # noqa: S101, PT018 - the caller's promise
+    if candidate.revision == wanted:
+        candidate = pinned(candidate, spec.model.source.digest, observed)
+    elif stable.revision == wanted:
+        rollout = roll_back(rollout, RollbackCause.REVERTED, "the spec asks for the stable revision again")
+    else:
+        rollout = roll_back(rollout, RollbackCause.SUPERSEDED, f"the spec asks for revision {wanted} now")
+    sight = look(
+        rollout,
+        spec=spec,
+        stable=stable,
+        candidate=candidate,
+        observed=observed,
+        acknowledged=acknowledged,
+        through_gateways=spec.gateway.mode is GatewayMode.GATEWAY,
+        policy=policy,
+        now=now,
+    )
+    after = advance(rollout, sight)
+    known = replace(known, candidate=candidate, rollout=after)
+    match after.phase:
+        case RolloutPhase.DRAINING:
+            return replace(known, stable=candidate, candidate=None, past=with_past(known.past, stable.revision))
+        case RolloutPhase.HALTED:
+            return replace(known, candidate=None, rejected=_rejected(known.rejected, after, now))
+        case _:
+            return known
+
+
+def _rejected(
+    before: tuple[RejectedRevision, ...], rollout: RolloutStatus, now: datetime
+) -> tuple[RejectedRevision, ...]:
+    """With the revision, if it is one that has failed."""
+    if rollout.cause is None or rollout.cause not in FAILURES:
+        return before
+    at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    entry = RejectedRevision(revision=rollout.revision, cause=rollout.cause, message=rollout.message, at=at)
+    return with_rejected(before, entry)
+
+
+def _ended(rollout: RolloutStatus | None, owner: ModelDeployment) -> RolloutStatus | None:
+    """What is left to say of the last rollout: it is done once nothing is left with the revision before."""
+    if rollout is None or rollout.phase is not RolloutPhase.DRAINING:
+        return rollout
+    draining = any(share.weight == 0 for share in owner.status.traffic)
+    return rollout if draining else rollout.model_copy(update={"phase": RolloutPhase.DONE})

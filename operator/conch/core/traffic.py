@@ -1,11 +1,12 @@
 """Which workload gets how much of the traffic: `status.traffic`, which the gateways follow."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
 from conch.api.canonical import canonical_hash
 from conch.api.gateway import Gateway
-from conch.api.status import ModelDeploymentStatus, TrafficShare
+from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.acknowledgement import in_flight
 from conch.core.drain import begun, drained
 from conch.core.observed import Observed
@@ -19,32 +20,33 @@ _SHARES_MOST: Final = 16
 def share_out(
     status: ModelDeploymentStatus,
     succession: Succession,
-    staffing: Staffing,
+    staffings: Mapping[str, Staffing],
     observed: Observed,
     *,
     acknowledged: bool,
     policy: InstallationPolicy,
     now: datetime,
 ) -> tuple[TrafficShare, ...]:
-    """Everything to the revision that serves; nothing new to those before it, which stay until they are drained."""
-    serving = succession.serving
-    if serving is None:
+    """What each revision is to have; nothing new to those before them, which stay until they are drained.
+
+    A revision has no share before it gets traffic: its pods may be ready and not be verified yet.
+    """
+    if not succession.workloads:
         return status.traffic
-    before = share_of(status, serving.workload)
-    main = TrafficShare(
-        revision=serving.revision,
-        workload=serving.workload,
-        weight=100,
-        draining=staffing.leaving,
-        draining_since=begun(before, now) if staffing.leaving else None,
-    )
+    shares = [
+        _share(served, succession.weight_of(served), staffings[served.workload], before, now)
+        for served in succession.workloads
+        if (before := share_of(status, served.workload)) or succession.is_due(served)
+    ]
     if status.gateway is None:
-        # No gateway ever sent anything to those before it.
-        return (main,)
+        # No gateway ever sent anything to those before them.
+        return _most_first(shares)
+    named = {served.workload for served in succession.workloads}
     retiring = []
     for share in status.traffic:
-        if share.workload == serving.workload or observed.deployment_of(share.workload) is None:
+        if share.workload in named or observed.deployment_of(share.workload) is None:
             continue
+        # One that is still kept warm has no time: it begins to drain now.
         over = share.weight == 0 and drained(
             share,
             in_flight=in_flight(observed, share.workload),
@@ -55,7 +57,23 @@ def share_out(
         if not over:
             since = begun(share if share.weight == 0 else None, now)
             retiring.append(share.model_copy(update={"weight": 0, "draining": (), "draining_since": since}))
-    return (main, *retiring[: _SHARES_MOST - 1])
+    return _most_first([*shares, *retiring[: _SHARES_MOST - len(shares)]])
+
+
+def _most_first(shares: list[TrafficShare]) -> tuple[TrafficShare, ...]:
+    return tuple(sorted(shares, key=lambda share: -share.weight))
+
+
+def _share(
+    served: ServedRevision, weight: int, staffing: Staffing, before: TrafficShare | None, now: datetime
+) -> TrafficShare:
+    return TrafficShare(
+        revision=served.revision,
+        workload=served.workload,
+        weight=weight,
+        draining=staffing.leaving,
+        draining_since=begun(before, now) if staffing.leaving else None,
+    )
 
 
 def share_of(status: ModelDeploymentStatus, workload: str) -> TrafficShare | None:

@@ -165,6 +165,18 @@ class KubeClient:
             within_seconds=within_seconds,
         )
 
+    async def merge_patch(
+        self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any], *, field_manager: str
+    ) -> Json:
+        """Change some fields of an object that must exist; a resourceVersion in the body is a precondition (409)."""
+        return await self._json(
+            "PATCH",
+            resource.path(namespace=namespace, name=name),
+            query={"fieldManager": field_manager},
+            body=body,
+            content_type="application/merge-patch+json",
+        )
+
     async def replace(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """Replace an object; its resourceVersion is the precondition."""
         metadata = body["metadata"]

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from conch.api import names, pod
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder
+from conch.api.assignment import AgentPhase, AgentReport, Assignment, GoldenOutcome, GoldenReport, Pin, PinOrder
 from conch.kube.client import KubeClient
 from conch.kube.reflector import ObjectKey, Reflector
 from conch.kube.resources import CONFIG_MAPS, PODS
@@ -26,8 +26,8 @@ _Assigned = tuple[str, Assignment]
 class StubAgents:
     """Knows which pod has which address, what its workload was assigned, and which pin it was told.
 
-    As real ones they have fetched at once, and load when they know the pin. While `speaking` is not set they take
-    connections and never answer.
+    As real ones they have fetched at once, and load when they know the pin; the models have no golden set. While
+    `speaking` is not set they take connections and never answer.
     """
 
     def __init__(self, client: KubeClient) -> None:
@@ -59,8 +59,13 @@ class StubAgents:
         if assignment is None:
             return web.Response(status=503)
         pin = self._pin_by_address.get(address, assignment.pin)
-        phase = AgentPhase.READY if pin else AgentPhase.FETCHED
-        report = AgentReport(phase=phase, revision=assignment.revision, digest=_DIGEST, pin=pin)
+        report = AgentReport(
+            phase=AgentPhase.READY if pin else AgentPhase.FETCHED,
+            revision=assignment.revision,
+            digest=_DIGEST,
+            pin=pin,
+            golden=GoldenReport(outcome=GoldenOutcome.ABSENT) if pin else None,
+        )
         return web.json_response(report.to_wire())
 
     async def _pin(self, request: web.Request) -> web.Response:

@@ -12,18 +12,27 @@ from conch.core.desired.object import DesiredObject, child
 from conch.core.desired.pod_template import pod_template
 from conch.core.observed import ChildKind, WorkloadRecord
 from conch.core.policy import InstallationPolicy
+from conch.core.revision import revision_part
 
 
 def new_record(
-    owner: ModelDeployment, spec: ModelDeploymentSpec, revision: str, workload: str, policy: InstallationPolicy
+    owner: ModelDeployment,
+    spec: ModelDeploymentSpec,
+    revision: str,
+    *,
+    workload: str,
+    number: int,
+    policy: InstallationPolicy,
 ) -> WorkloadRecord:
     """A workload that is to be created from this spec, under today's defaults."""
     assignment = assignment_of(owner, spec, revision).to_wire()
     del assignment["sourcePolicy"]
     return WorkloadRecord(
         workload=workload,
+        number=number,
         revision=revision,
         version=spec.model.version,
+        spec_json=_text(revision_part(spec)),
         pod_template_json=_text(pod_template(owner, spec, workload, policy)),
         assignment_json=_text(assignment),
     )
@@ -36,13 +45,14 @@ def workload_record(owner: ModelDeployment, record: WorkloadRecord) -> DesiredOb
         ChildKind.CONTROLLER_REVISION,
         names.workload_object(owner.name, record.workload),
         labels=names.workload_labels(owner.name, record.workload),
-        fields={"data": record_data(record), "revision": 1},
+        fields={"data": record_data(record), "revision": record.number or 1},
     )
 
 
 def record_data(record: WorkloadRecord) -> dict[str, Any]:
-    """The record as it is stored."""
-    return {
+    """The record as it is stored. It can never be changed: what an older operator wrote stays without what is newer."""
+    newer = {"number": record.number, "spec": record.spec_json} if record.number else {}
+    return newer | {
         "workload": record.workload,
         "revision": record.revision,
         "version": record.version,
@@ -53,13 +63,18 @@ def record_data(record: WorkloadRecord) -> dict[str, Any]:
 
 def read_record(data: dict[str, Any]) -> WorkloadRecord:
     """The record from what is stored; raises KeyError, TypeError or ValueError for data that is none."""
-    for text in (data["podTemplate"], data["assignment"]):
+    # An older operator kept no spec and no number; such a revision cannot be gone back to.
+    is_older = "number" not in data and "spec" not in data
+    spec = "{}" if is_older else data["spec"]
+    for text in (spec, data["podTemplate"], data["assignment"]):
         if not isinstance(json.loads(text), dict):
             raise TypeError("not a JSON object")
     return WorkloadRecord(
         workload=data["workload"],
+        number=0 if is_older else data["number"],
         revision=data["revision"],
         version=data["version"],
+        spec_json=spec,
         pod_template_json=data["podTemplate"],
         assignment_json=data["assignment"],
     )

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from conch.core.findings import children, gateways, model, pods, spec
-from conch.core.situation import Finding, Situation
+from conch.core.finding import Finding
+from conch.core.findings import children, gateways, model, pods, rollout, spec
+from conch.core.situation import Situation
 
 Check = Callable[[Situation], Finding | None]
 
 CHECKS: Final[tuple[Check, ...]] = (
     spec.spec_is_readable,
     spec.source_is_allowed,
+    rollout.revision_is_not_rejected,
+    rollout.the_way_back_is_over,
     gateways.a_port_is_free,
     children.names_are_free,
     children.admin_key_is_ours,
@@ -31,8 +34,10 @@ CHECKS: Final[tuple[Check, ...]] = (
     pods.pods_have_a_node,
     model.agents_can_be_asked,
     model.pods_serve_the_pinned_files,
+    rollout.the_golden_set_passes,
     pods.nodes_answer,
     model.replicas_are_ready,
+    rollout.the_rollout_is_over,
     gateways.gateways_are_there,
     gateways.gateways_route,
     gateways.service_sends_to_it,

@@ -5,9 +5,9 @@ from typing import Final
 from conch.api import names
 from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType
-from conch.core.findings.words import EXCEEDED_QUOTA, progressing, quota_blocked, stalled
+from conch.core.finding import EXCEEDED_QUOTA, Finding, Severity, progressing, quota_blocked, stalled
 from conch.core.observed import ChildId, ChildKind
-from conch.core.situation import Finding, Severity, Situation
+from conch.core.situation import Situation
 
 _OBSTACLES: Final = {
     Reason.NAME_CONFLICT: Severity.STALLED,

@@ -3,11 +3,11 @@
 from conch.api import gateway_pod
 from conch.api.gateway import GatewayMode
 from conch.api.reasons import Reason
-from conch.api.status import ConditionStatus, ConditionType
+from conch.api.status import ConditionStatus, ConditionType, TrafficShare
 from conch.core.acknowledgement import lagging
-from conch.core.findings.words import progressing, stalled
+from conch.core.finding import Finding, progressing, stalled
 from conch.core.observed import ChildKind
-from conch.core.situation import Finding, Situation
+from conch.core.situation import Situation
 
 
 def a_port_is_free(situation: Situation) -> Finding | None:
@@ -45,8 +45,11 @@ def gateways_route(situation: Situation) -> Finding | None:
     # A change that moves no traffic to another revision (a pod that leaves, a time-out) makes nothing less ready.
     before, after = situation.owner.status, situation.routing.traffic
     was_ready = (ready := before.condition(ConditionType.READY)) is not None and ready.status is ConditionStatus.TRUE
-    same = [share.workload for share in before.traffic[:1]] == [share.workload for share in after[:1]]
-    return None if was_ready and same else finding
+    return None if was_ready and _weights(before.traffic) == _weights(after) else finding
+
+
+def _weights(traffic: tuple[TrafficShare, ...]) -> dict[str, int]:
+    return {share.workload: share.weight for share in traffic if share.weight}
 
 
 def service_sends_to_it(situation: Situation) -> Finding | None:

@@ -3,21 +3,15 @@
 from conch.api.assignment import AgentPhase
 from conch.api.pod import AGENT_CONTAINER, AGENT_PORT
 from conch.api.reasons import Reason
-from conch.core.findings.words import progressing, stalled
+from conch.core.finding import Finding, progressing, stalled
 from conch.core.observed import ObservedPod
-from conch.core.situation import Finding, Situation
+from conch.core.pod_trouble import failed_agent
+from conch.core.situation import Situation
 
 
 def agents_report_no_failure(situation: Situation) -> Finding | None:
     """No pod's agent failed to fetch, verify or load the model."""
-    failed = [pod for pod in situation.pods if pod.report and pod.report.phase is AgentPhase.FAILED]
-    for pod in failed:
-        assert pod.report  # noqa: S101 - the line above
-        return stalled(
-            pod.report.reason or Reason.MODEL_LOAD_FAILED,
-            f"{pod.report.message} ({len(failed)} of {len(situation.pods)} pods; tried again with back-off)",
-        )
-    return None
+    return failed_agent(situation.pods)
 
 
 def agents_can_be_asked(situation: Situation) -> Finding | None:
@@ -52,9 +46,9 @@ def pods_serve_the_pinned_files(situation: Situation) -> Finding | None:
 
 def replicas_are_ready(situation: Situation) -> Finding | None:
     """As many pods serve as are wanted."""
-    if situation.ready >= situation.desired_replicas:
+    if situation.ready >= situation.wanted_replicas:
         return None
-    count = f"{situation.ready} of {situation.desired_replicas} replicas serve"
+    count = f"{situation.ready} of {situation.wanted_replicas} replicas serve"
     for pod in situation.pods:
         if pod.ready or pod.report is None:
             continue

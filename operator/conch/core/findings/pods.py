@@ -3,17 +3,12 @@
 from datetime import timedelta
 from typing import Final
 
-from conch.api.pod import TRITON_CONTAINER
 from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
-from conch.core.findings.words import EXCEEDED_QUOTA, blocked, progressing, quota_blocked, stalled
-from conch.core.observed import ObservedContainer
-from conch.core.situation import Finding, Situation
+from conch.core.finding import EXCEEDED_QUOTA, Finding, blocked, progressing, quota_blocked, stalled
+from conch.core.pod_trouble import crash_loop, missing_configuration, missing_image
+from conch.core.situation import Situation
 
-_IMAGE_REASONS: Final = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
-)
-_RESTARTS_TOLERATED: Final = 2
 _RECENTLY: Final = timedelta(minutes=10)
 _VOLUME_WORDS: Final = ("persistentvolumeclaim", "persistent volume", "storageclass", "volume node affinity")
 
@@ -22,7 +17,7 @@ def pods_can_be_created(situation: Situation) -> Finding | None:
     """The Deployment controller is allowed to create the pods."""
     wanted = situation.succession.wanted
     deployment = situation.observed.deployment_of(wanted.workload) if wanted else None
-    if deployment is None or not deployment.creation_error or len(situation.pods) >= situation.desired_replicas:
+    if deployment is None or not deployment.creation_error or len(situation.pods) >= situation.wanted_replicas:
         return None
     if EXCEEDED_QUOTA in deployment.creation_error:
         return quota_blocked(deployment.creation_error)
@@ -31,44 +26,17 @@ def pods_can_be_created(situation: Situation) -> Finding | None:
 
 def images_are_pulled(situation: Situation) -> Finding | None:
     """No pod fails to get its images."""
-    for pod, container in situation.containers:
-        if container.waiting_reason in _IMAGE_REASONS:
-            return stalled(
-                Reason.IMAGE_PULL_FAILED,
-                f"Pod {pod.name} cannot get the image of its container {container.name}: "
-                f"{container.waiting_message or container.waiting_reason}. "
-                "Check runtime.image and imagePullSecrets.",
-            )
-    return None
+    return missing_image(situation.pods)
 
 
 def containers_are_configured(situation: Situation) -> Finding | None:
     """The kubelets find everything that the containers name."""
-    for pod, container in situation.containers:
-        if container.waiting_reason in ("CreateContainerConfigError", "CreateContainerError"):
-            return stalled(
-                Reason.CONTAINER_CONFIG_ERROR,
-                f"Pod {pod.name} cannot start its container {container.name}: "
-                f"{container.waiting_message or container.waiting_reason}",
-            )
-    return None
+    return missing_configuration(situation.pods)
 
 
 def containers_keep_running(situation: Situation) -> Finding | None:
     """No container crashes again and again."""
-    for pod, container in situation.containers:
-        crashing = container.waiting_reason in ("CrashLoopBackOff", "RunContainerError")
-        # Between two back-offs it runs for a moment; that is no news.
-        again = container.restarts >= _RESTARTS_TOLERATED and not container.ready
-        recently = container.last_exit_at is not None and situation.now - container.last_exit_at < _RECENTLY
-        if crashing or (again and recently):
-            detail = container.last_exit or container.waiting_message or container.waiting_reason
-            return stalled(
-                Reason.CRASH_LOOPING,
-                f"{_crash_hint(container)}Container {container.name} of pod {pod.name} keeps crashing "
-                f"({container.restarts} restarts): {detail}",
-            )
-    return None
+    return crash_loop(situation.pods, situation.now)
 
 
 def pods_are_not_evicted(situation: Situation) -> Finding | None:
@@ -77,7 +45,7 @@ def pods_are_not_evicted(situation: Situation) -> Finding | None:
     One that comes in its place would most likely end the same way.
     """
     wanted = situation.succession.wanted
-    if wanted is None or situation.ready >= situation.desired_replicas:
+    if wanted is None or situation.ready >= situation.wanted_replicas:
         return None
     for pod in situation.observed.pods:
         # Failed pods stay for long: what became of one last week explains nothing that is missing today.
@@ -108,10 +76,10 @@ def pods_have_a_node(situation: Situation) -> Finding | None:
     """The scheduler finds a node for every pod."""
     waiting = [pod for pod in situation.pods if pod.unschedulable_message and not pod.scheduled]
     # Beyond what is wanted: one that is to take the place of a pod whose node is about to be drained.
-    if not waiting or situation.ready >= situation.desired_replicas:
+    if not waiting or situation.ready >= situation.wanted_replicas:
         return None
     message = waiting[0].unschedulable_message.rstrip(". ")
-    count = f"{len(waiting)} of {situation.desired_replicas} replicas"
+    count = f"{len(waiting)} of {situation.wanted_replicas} replicas"
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
     gpu = situation.spec.gpu
     if gpu.count and f"Insufficient {gpu.resource}" in message:
@@ -128,21 +96,13 @@ def pods_have_a_node(situation: Situation) -> Finding | None:
 def nodes_answer(situation: Situation) -> Finding | None:
     """No pod that is missing was on a node that the cluster has lost."""
     wanted = situation.succession.wanted
-    if wanted is None or situation.ready >= situation.desired_replicas:
+    if wanted is None or situation.ready >= situation.wanted_replicas:
         return None
     for pod in situation.observed.pods:
         if pod.workload == wanted.workload and pod.node_lost:
             return progressing(
                 Reason.NODE_LOST,
                 f"The node {pod.node} of pod {pod.name} does not answer any more; another pod takes its place "
-                f"({situation.ready} of {situation.desired_replicas} replicas serve).",
+                f"({situation.ready} of {situation.wanted_replicas} replicas serve).",
             )
     return None
-
-
-def _crash_hint(container: ObservedContainer) -> str:
-    if container.name != TRITON_CONTAINER:
-        return ""
-    if "OOM" in f"{container.last_exit}{container.waiting_message}":
-        return "Raise runtime.resources.memory. "
-    return "Check runtime.image and runtime.env. "

@@ -3,8 +3,8 @@
 from conch.api.model_deployment import InvalidSpec
 from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
-from conch.core.findings.words import stalled
-from conch.core.situation import Finding, Situation
+from conch.core.finding import Finding, stalled
+from conch.core.situation import Situation
 
 
 def spec_is_readable(situation: Situation) -> Finding | None:

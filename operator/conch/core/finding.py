@@ -1,11 +1,34 @@
-"""How findings are put together."""
+"""What a check finds, and the words for it."""
 
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from conch.api.reasons import Reason
-from conch.core.situation import Finding, Severity
 
 EXCEEDED_QUOTA: Final = "exceeded quota"
+
+
+class Severity(Enum):
+    """What a finding means for the object."""
+
+    PROGRESSING = auto()
+    """On its way; nobody has to do anything."""
+    BLOCKED = auto()
+    """Waits for room in the cluster; goes on by itself when there is."""
+    STALLED = auto()
+    """Will not get on unless a person (or the other side of a network) does something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One reason why the wanted revision does not serve as wanted."""
+
+    severity: Severity
+    reason: Reason
+    message: str
+    check: str = ""
+    """Name of the check that found it."""
 
 
 def stalled(reason: Reason, message: str) -> Finding:

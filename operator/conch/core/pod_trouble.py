@@ -1,0 +1,86 @@
+"""What keeps a revision's pods from serving until somebody acts: told by kubelets and agents, found in any of them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from conch.api.assignment import AgentPhase
+from conch.api.pod import TRITON_CONTAINER
+from conch.api.reasons import Reason
+from conch.core.finding import Finding, stalled
+from conch.core.observed import ObservedContainer, ObservedPod
+
+_IMAGE_REASONS: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
+_RESTARTS_TOLERATED: Final = 2
+_RECENTLY: Final = timedelta(minutes=10)
+
+
+def trouble(pods: Sequence[ObservedPod], now: datetime) -> Finding | None:
+    """The first thing that keeps one of these pods from serving, in the order in which a person should look."""
+    return failed_agent(pods) or missing_image(pods) or missing_configuration(pods) or crash_loop(pods, now)
+
+
+def failed_agent(pods: Sequence[ObservedPod]) -> Finding | None:
+    """A pod whose agent failed to fetch, verify or load the model."""
+    reports = [pod.report for pod in pods if pod.report and pod.report.phase is AgentPhase.FAILED]
+    for report in reports:
+        return stalled(
+            report.reason or Reason.MODEL_LOAD_FAILED,
+            f"{report.message} ({len(reports)} of {len(pods)} pods; tried again with back-off)",
+        )
+    return None
+
+
+def missing_image(pods: Sequence[ObservedPod]) -> Finding | None:
+    """A pod that cannot get its images."""
+    for pod in pods:
+        for container in pod.containers:
+            if container.waiting_reason in _IMAGE_REASONS:
+                return stalled(
+                    Reason.IMAGE_PULL_FAILED,
+                    f"Pod {pod.name} cannot get the image of its container {container.name}: "
+                    f"{container.waiting_message or container.waiting_reason}. "
+                    "Check runtime.image and imagePullSecrets.",
+                )
+    return None
+
+
+def missing_configuration(pods: Sequence[ObservedPod]) -> Finding | None:
+    """A pod whose kubelet does not find what its containers name."""
+    for pod in pods:
+        for container in pod.containers:
+            if container.waiting_reason in ("CreateContainerConfigError", "CreateContainerError"):
+                return stalled(
+                    Reason.CONTAINER_CONFIG_ERROR,
+                    f"Pod {pod.name} cannot start its container {container.name}: "
+                    f"{container.waiting_message or container.waiting_reason}",
+                )
+    return None
+
+
+def crash_loop(pods: Sequence[ObservedPod], now: datetime) -> Finding | None:
+    """A container that crashes again and again."""
+    for pod in pods:
+        for container in pod.containers:
+            crashing = container.waiting_reason in ("CrashLoopBackOff", "RunContainerError")
+            # Between two back-offs it runs for a moment; that is no news.
+            again = container.restarts >= _RESTARTS_TOLERATED and not container.ready
+            recently = container.last_exit_at is not None and now - container.last_exit_at < _RECENTLY
+            if crashing or (again and recently):
+                detail = container.last_exit or container.waiting_message or container.waiting_reason
+                return stalled(
+                    Reason.CRASH_LOOPING,
+                    f"{_crash_hint(container)}Container {container.name} of pod {pod.name} keeps crashing "
+                    f"({container.restarts} restarts): {detail}",
+                )
+    return None
+
+
+def _crash_hint(container: ObservedContainer) -> str:
+    if container.name != TRITON_CONTAINER:
+        return ""
+    if "OOM" in f"{container.last_exit}{container.waiting_message}":
+        return "Raise runtime.resources.memory. "
+    return "Check runtime.image and runtime.env. "

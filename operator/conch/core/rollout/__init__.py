@@ -1,0 +1,1 @@
+"""How one revision takes over from another: see machine.py."""

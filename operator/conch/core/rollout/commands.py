@@ -1,0 +1,148 @@
+"""What a person's command does to a rollout, or why it does nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from conch.api.command import Command, UnreadableCommand, Verb
+from conch.api.rollout import CommandStatus, RejectedRevision, RollbackCause, RolloutPhase, RolloutStatus
+from conch.api.status import ModelDeploymentStatus
+from conch.core.rollout.machine import UNDER_WAY, roll_back
+
+_WITH_TRAFFIC: Final = (RolloutPhase.SHIFTING, RolloutPhase.BAKING)
+
+_REJECTED_MOST: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obeyed:
+    """What a command may change, after it, and what became of it."""
+
+    rollout: RolloutStatus | None
+    rejected: tuple[RejectedRevision, ...]
+    rolled_back_to: str | None
+    command: CommandStatus | None
+
+
+def as_it_is(status: ModelDeploymentStatus) -> Obeyed:
+    """Without a command."""
+    return Obeyed(
+        rollout=status.rollout,
+        rejected=status.rejected,
+        rolled_back_to=status.rolled_back_to,
+        command=status.command,
+    )
+
+
+def obey(
+    command: Command | UnreadableCommand | None,
+    status: ModelDeploymentStatus,
+    *,
+    asked: str,
+    past: Sequence[str],
+    now: datetime,
+) -> Obeyed:
+    """Heed a command that was not heeded yet.
+
+    `asked` is the revision of the spec, `past` those that can be gone back to, newest first.
+    """
+    before = as_it_is(status)
+    if before.rolled_back_to and all(each.revision != asked for each in before.rejected):
+        # The spec has changed since.
+        before = replace(before, rolled_back_to=None)
+    if command is None or (status.command is not None and status.command.nonce == command.nonce):
+        return before
+    if isinstance(command, UnreadableCommand):
+        return _told(before, command.nonce, "?", f"The annotation is no command: {command.message}.")
+    rollout = status.rollout
+    if rollout is None or rollout.id != command.rollout:
+        there = f"now it is {rollout.id}" if rollout else "there is none"
+        return _refused(before, command, f"It is about rollout {command.rollout}, and {there}; ask again.")
+    under_way = rollout.phase in UNDER_WAY
+    match command.command:
+        case Verb.RETRY:
+            return _retry(before, command, asked, under_way=under_way)
+        case Verb.ROLLBACK if not under_way:
+            return _roll_back(before, command, asked, past, now)
+        case _ if not under_way:
+            return _refused(before, command, f"The rollout is over ({rollout.phase}).")
+        case _ if rollout.phase is RolloutPhase.ROLLING_BACK:
+            return _refused(before, command, f"It is rolled back already ({rollout.cause}).")
+        case Verb.ROLLBACK:
+            return _refused(before, command, "A rollout is under way: abort it first.")
+        case Verb.PROMOTE:
+            return _promote(before, command, rollout)
+        case Verb.ABORT:
+            aborted = roll_back(rollout, RollbackCause.ABORTED, "by command")
+            return _done(before, command, "The traffic goes back to the stable revision.", rollout=aborted)
+        case Verb.PAUSE:
+            paused = rollout.model_copy(update={"paused": True})
+            return _done(before, command, "It goes no further until it is resumed.", rollout=paused)
+        case Verb.RESUME:
+            resumed = rollout.model_copy(update={"paused": False})
+            return _done(before, command, "It goes on.", rollout=resumed)
+
+
+def _promote(before: Obeyed, command: Command, rollout: RolloutStatus) -> Obeyed:
+    steps = len(rollout.steps)
+    if command.full:
+        skipped = rollout.phase is not RolloutPhase.BAKING and rollout.step < steps
+        whole = rollout.model_copy(
+            update={
+                "promoted": steps + 1,
+                "paused": False,
+                "step": steps,
+                "observed_since": None if skipped else rollout.observed_since,
+            }
+        )
+        return _done(before, command, "All traffic goes to the new revision.", rollout=whole)
+    if rollout.phase not in _WITH_TRAFFIC:
+        message = f"The new revision has no traffic yet ({rollout.phase}), so there is no step to promote it from."
+        return _refused(before, command, message)
+    promoted = rollout.model_copy(update={"promoted": rollout.step + 1, "paused": False})
+    return _done(before, command, "It goes on to the next step.", rollout=promoted)
+
+
+def _retry(before: Obeyed, command: Command, asked: str, *, under_way: bool) -> Obeyed:
+    if under_way or all(each.revision != asked for each in before.rejected):
+        return _refused(before, command, f"Revision {asked} was not rolled back: there is nothing to try again.")
+    rejected = tuple(each for each in before.rejected if each.revision != asked)
+    return _done(before, command, f"Revision {asked} is tried again.", rejected=rejected, rolled_back_to=None)
+
+
+def _roll_back(before: Obeyed, command: Command, asked: str, past: Sequence[str], now: datetime) -> Obeyed:
+    """Anew from the record of a revision that served before; the spec's own is given up until somebody retries it."""
+    target = command.revision or next(iter(past), None)
+    if target is None:
+        return _refused(before, command, "No earlier revision is remembered (rollout.revisionHistoryLimit).")
+    if target not in past:
+        known = ", ".join(past) or "none"
+        return _refused(before, command, f"Revision {target} is no earlier one that is remembered ({known}).")
+    entry = RejectedRevision(
+        revision=asked,
+        cause=RollbackCause.ABORTED,
+        message=f"rolled back to revision {target} by command",
+        at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    rejected = with_rejected(before.rejected, entry)
+    return _done(before, command, f"Revision {target} takes over again.", rejected=rejected, rolled_back_to=target)
+
+
+def with_rejected(before: tuple[RejectedRevision, ...], entry: RejectedRevision) -> tuple[RejectedRevision, ...]:
+    """With one that has failed now; the oldest are forgotten."""
+    return (*(each for each in before if each.revision != entry.revision), entry)[-_REJECTED_MOST:]
+
+
+def _done(before: Obeyed, command: Command, message: str, **changed: Any) -> Obeyed:
+    told = CommandStatus(nonce=command.nonce, command=command.command, accepted=True, message=message)
+    return replace(before, command=told, **changed)
+
+
+def _refused(before: Obeyed, command: Command, message: str) -> Obeyed:
+    return _told(before, command.nonce, command.command, message)
+
+
+def _told(before: Obeyed, nonce: str, command: str, message: str) -> Obeyed:
+    told = CommandStatus(nonce=nonce, command=command, accepted=False, message=message)
+    return replace(before, command=told)

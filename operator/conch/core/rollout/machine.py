@@ -1,0 +1,366 @@
+"""One step of a rollout: from what `status.rollout` says and what is seen to what it says next.
+
+    Provisioning -> Verifying -> Shifting (step 0, 1, ... all traffic) -> Baking -> Draining -> Done
+         |              |               |                                  |
+         +--------------+---------------+----------------------------------+--> RollingBack -> Halted
+
+A pause is no phase: it only keeps the machine from going forward. Every step is written to the object's status before
+anything of it is done, and a step that is taken again from the same status and sight changes nothing.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from conch.api.rollout import (
+    CheckResult,
+    Pause,
+    RollbackCause,
+    Rollout,
+    RolloutPhase,
+    RolloutStatus,
+    Strategy,
+)
+from conch.core.analysis.judgement import Verdict
+from conch.core.rollout.capacity import Fleet, Split, is_reached, next_split
+
+STABLE_LOST_PATIENCE: Final = timedelta(seconds=30)
+"""How long the stable revision may be without a ready pod until a candidate that runs takes over without more ado."""
+
+WAY_BACK_PATIENCE: Final = timedelta(seconds=60)
+"""How long traffic stays with a revision that is rolled back because the stable one has too few ready pods for it."""
+
+CHECKS_INTERVAL: Final = timedelta(seconds=5)
+"""How often the numbers of checks whose verdicts stay the same are written."""
+
+UNDER_WAY: Final = frozenset(
+    {
+        RolloutPhase.PROVISIONING,
+        RolloutPhase.VERIFYING,
+        RolloutPhase.SHIFTING,
+        RolloutPhase.BAKING,
+        RolloutPhase.ROLLING_BACK,
+    }
+)
+FAILURES: Final = frozenset(RollbackCause) - {RollbackCause.SUPERSEDED, RollbackCause.REVERTED}
+"""Causes after which the same spec does not start the revision again."""
+
+_NO_TRAFFIC_YET: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What a step looks at."""
+
+    policy: Rollout
+    """As the spec has it now; only the steps are those that it had when the rollout began."""
+    replicas: int
+    """How many pods the object is to have."""
+    fleet: Fleet
+    candidate_started: int
+    """Pods of the candidate that the kubelets call ready."""
+    trouble: str = ""
+    """Why a pod of the candidate does not serve and will not by itself; empty if none is in trouble."""
+    no_room: str = ""
+    """Why a pod of the candidate finds no node; empty if each has one."""
+    no_room_for_long: bool = False
+    """Whether it has waited for longer than an automatic rollout waits for room."""
+    golden_failure: str = ""
+    """What a pod of the candidate answered otherwise than recorded."""
+    verdict: Verdict = Verdict.PASS
+    """Of all checks together, in the window of this step."""
+    checks: tuple[CheckResult, ...] = ()
+    acknowledged: bool
+    """Whether every gateway does what the status asks for."""
+    through_gateways: bool = True
+    """Whether the traffic can be split at all."""
+    now: datetime
+
+
+def begin(
+    *, id_: str, revision: str, from_revision: str, policy: Rollout, replicas: int, now: datetime
+) -> RolloutStatus:
+    """A rollout that starts now."""
+    if policy.strategy is Strategy.AUTO:
+        strategy, why = Strategy.SURGE, "Auto: new pods beside the old ones, as long as there is room for them"
+    else:
+        strategy, why = policy.strategy, "as spec.rollout.strategy says"
+    steps = () if strategy is Strategy.RECREATE else policy.steps
+    return RolloutStatus(
+        id=id_,
+        revision=revision,
+        from_revision=from_revision,
+        strategy=strategy,
+        strategy_reason=why,
+        steps=steps,
+        phase=RolloutPhase.PROVISIONING,
+        stable_replicas=replicas,
+        deadline=_time(now + timedelta(seconds=policy.effective_progress_deadline_seconds)),
+        started_at=_time(now),
+    )
+
+
+def roll_back(rollout: RolloutStatus, cause: RollbackCause, message: str) -> RolloutStatus:
+    """The same rollout on its way back; one that is already keeps its first cause."""
+    if rollout.cause is not None:
+        return rollout
+    return rollout.model_copy(
+        update={
+            "phase": RolloutPhase.ROLLING_BACK,
+            "cause": cause,
+            "message": message,
+            "observed_since": None,
+            "deadline": None,
+        }
+    )
+
+
+def advance(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    """The next step of a rollout that is under way. DRAINING says: from now on the candidate is the stable revision."""
+    if sight.replicas == 0:
+        # Suspended: nothing runs that could be judged. It goes on where it was.
+        return rollout.model_copy(update={"deadline": None, "stable_lost_since": None, "stable_served": False})
+    rollout = _with_checks(rollout, sight)
+    served = rollout.stable_served or sight.fleet.stable_ready > 0
+    rollout = rollout.model_copy(
+        update={"stable_served": served, "stable_lost_since": _stable_lost(rollout, sight) if served else None}
+    )
+    if rollout.cause is None and (why := _cause(rollout, sight)):
+        rollout = roll_back(rollout, *why)
+    if rollout.phase is RolloutPhase.ROLLING_BACK:
+        return _back(rollout, sight)
+    return _forward(rollout, sight)
+
+
+def goal_of(rollout: RolloutStatus) -> int:
+    """The share of the traffic, in percent, that the candidate is on its way to."""
+    if rollout.phase is RolloutPhase.ROLLING_BACK:
+        return 0
+    return rollout.steps[rollout.step].weight if rollout.step < len(rollout.steps) else 100
+
+
+def window_of(rollout: RolloutStatus) -> str | None:
+    """Name of the window in which the candidate is judged now; None while it has not got its share yet."""
+    if rollout.observed_since is None or rollout.phase is RolloutPhase.ROLLING_BACK:
+        return None
+    return f"{rollout.id}/{rollout.phase.value}/{rollout.step}"
+
+
+def is_waiting_for_promotion(rollout: RolloutStatus) -> bool:
+    """Whether nothing but a person's word is missing."""
+    return (
+        rollout.phase is RolloutPhase.SHIFTING
+        and rollout.observed_since is not None
+        and rollout.step < len(rollout.steps)
+        and rollout.steps[rollout.step].pause is Pause.UNTIL_PROMOTED
+        and rollout.promoted <= rollout.step
+    )
+
+
+def _with_checks(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    """With what the checks say; numbers that only grow are worth a write every few seconds."""
+    if sight.checks == rollout.checks:
+        return rollout
+    same = [(check.name, check.verdict) for check in sight.checks] == [
+        (check.name, check.verdict) for check in rollout.checks
+    ]
+    written = rollout.checked_at and datetime.fromisoformat(rollout.checked_at)
+    if same and written and sight.now - written < CHECKS_INTERVAL:
+        return rollout
+    return rollout.model_copy(update={"checks": sight.checks, "checked_at": _time(sight.now)})
+
+
+def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | None:
+    if sight.golden_failure:
+        return RollbackCause.GOLDEN_SET_FAILED, sight.golden_failure
+    if sight.verdict is Verdict.FAIL:
+        failed = next(check for check in sight.checks if check.verdict == Verdict.FAIL)
+        return RollbackCause.ANALYSIS_FAILED, failed.message
+    spares_capacity = rollout.strategy is not Strategy.SURGE
+    if sight.trouble and (rollout.phase not in _NO_TRAFFIC_YET or spares_capacity):
+        return RollbackCause.CANDIDATE_FAILED, sight.trouble
+    if rollout.strategy is Strategy.RECREATE and rollout.weight == 0 and sight.no_room_for_long:
+        # The old pods have ended for it, and what they had is not enough, or somebody else's now.
+        return RollbackCause.DEADLINE_EXCEEDED, f"its pods find no room: {sight.no_room}"
+    if rollout.deadline is None or sight.now < datetime.fromisoformat(rollout.deadline):
+        return None
+    if sight.no_room and not spares_capacity:
+        return None
+    if sight.no_room:
+        return RollbackCause.DEADLINE_EXCEEDED, f"its pods find no room: {sight.no_room}"
+    if sight.trouble:
+        return RollbackCause.CANDIDATE_FAILED, sight.trouble
+    seconds = sight.policy.effective_progress_deadline_seconds
+    return RollbackCause.DEADLINE_EXCEEDED, f"for {seconds} s no more of its pods came to serve"
+
+
+def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    rollout = _with_strategy_that_fits(rollout, sight)
+    before = _split(rollout)
+    if rescues := _takes_over(rollout, sight):
+        skips = rollout.step < len(rollout.steps)
+        rollout = rollout.model_copy(
+            update={
+                "step": len(rollout.steps),
+                "promoted": len(rollout.steps) + 1,
+                "observed_since": None if skips else rollout.observed_since,
+            }
+        )
+        # Those of its pods that serve are better than none.
+        before = replace(before, weight=100)
+    split = next_split(rollout.strategy, goal_of(rollout), sight.replicas, sight.fleet, before)
+    if _is_paused(rollout, sight) and not rescues:
+        split = _held(split, before, sight.replicas)
+    moves = split != _split(rollout)
+    rollout = _with_split(rollout, split)
+    if rollout.phase in _NO_TRAFFIC_YET:
+        return _timed(_starting(rollout, sight), rollout, sight)
+    reached = not moves and is_reached(rollout.strategy, goal_of(rollout), sight.replicas, split, sight.fleet)
+    if rollout.observed_since is None:
+        there = reached and sight.acknowledged
+        return _timed(_arrived(rollout, sight) if there else rollout, rollout, sight)
+    return _timed(_next_step(rollout, sight) if reached and _may_go_on(rollout, sight) else rollout, rollout, sight)
+
+
+def _is_paused(rollout: RolloutStatus, sight: Sight) -> bool:
+    return rollout.paused or sight.policy.paused
+
+
+def _held(split: Split, before: Split, replicas: int) -> Split:
+    """A move as far as a pause lets it: no more traffic, and nothing is taken from the stable revision for it.
+
+    But for what the stable revision could not carry, because it has nothing any more.
+    """
+    is_too_many = before.stable + before.candidate > replicas
+    stable = split.stable if is_too_many else max(split.stable, before.stable)
+    return replace(split, stable=stable, weight=min(split.weight, before.weight) if stable else split.weight)
+
+
+def _starting(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    if rollout.weight > 0:
+        phase = RolloutPhase.SHIFTING
+    elif sight.candidate_started:
+        phase = RolloutPhase.VERIFYING
+    else:
+        # Never back: who starts, crashes and starts again gets no further, and its deadline is to come.
+        phase = rollout.phase
+    return rollout.model_copy(update={"phase": phase})
+
+
+def _arrived(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    """It has the share of its step; what has all of it is judged once more, with the old pods still there."""
+    phase = rollout.phase if rollout.step < len(rollout.steps) else RolloutPhase.BAKING
+    return rollout.model_copy(update={"phase": phase, "observed_since": _time(sight.now)})
+
+
+def _may_go_on(rollout: RolloutStatus, sight: Sight) -> bool:
+    """Whether everything that this step waits for has come."""
+    if _is_paused(rollout, sight):
+        return False
+    if rollout.promoted > rollout.step:
+        return True
+    if sight.verdict is not Verdict.PASS or is_waiting_for_promotion(rollout):
+        return False
+    assert rollout.observed_since is not None  # noqa: S101 - the caller's promise
+    waited = sight.now - datetime.fromisoformat(rollout.observed_since)
+    if rollout.phase is RolloutPhase.BAKING:
+        return waited >= timedelta(seconds=sight.policy.effective_keep_warm_seconds)
+    return waited >= timedelta(seconds=rollout.steps[rollout.step].pause_seconds or 0)
+
+
+def _next_step(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    if rollout.phase is RolloutPhase.BAKING:
+        return rollout.model_copy(
+            update={"phase": RolloutPhase.DRAINING, "finished_at": _time(sight.now), "observed_since": None}
+        )
+    return rollout.model_copy(update={"step": rollout.step + 1, "observed_since": None, "ready": 0})
+
+
+def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    if rollout.deadline is None:
+        rollout = rollout.model_copy(update={"deadline": _time(sight.now + WAY_BACK_PATIENCE)})
+    before = _split(rollout)
+    split = next_split(rollout.strategy, 0, sight.replicas, sight.fleet, before)
+    if sight.fleet.stable_ready and rollout.deadline and sight.now >= datetime.fromisoformat(rollout.deadline):
+        # Fewer pods that are good are better by now than more of which some are bad.
+        split = replace(split, weight=0)
+    rollout = _with_split(rollout, split)
+    staffed = rollout.strategy is Strategy.SURGE or (split.candidate == 0 and split.stable == sight.replicas)
+    if split == before and split.weight == 0 and staffed and sight.acknowledged:
+        return rollout.model_copy(
+            update={"phase": RolloutPhase.HALTED, "finished_at": _time(sight.now), "deadline": None}
+        )
+    return rollout
+
+
+def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    """Where Auto has begun with Surge and a pod has found no room for long: without another GPU."""
+    is_auto = sight.policy.strategy is Strategy.AUTO
+    held = _is_paused(rollout, sight)
+    if not (is_auto and rollout.strategy is Strategy.SURGE and sight.no_room_for_long) or held:
+        return rollout
+    if sight.replicas > 1 and sight.through_gateways:
+        # Those that run already stay, and are counted among the replicas.
+        return rollout.model_copy(
+            update={
+                "strategy": Strategy.REPLACE,
+                "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room})",
+                "candidate_replicas": min(sight.fleet.candidate_ready, sight.replicas),
+            }
+        )
+    return rollout.model_copy(
+        update={
+            "strategy": Strategy.RECREATE,
+            "strategy_reason": f"Auto: no room for a pod beside the old one ({sight.no_room}); "
+            "requests are held while it starts",
+            "candidate_replicas": 0,
+            "steps": (),
+            "step": 0,
+            "ready": 0,
+            "observed_since": None,
+        }
+    )
+
+
+def _takes_over(rollout: RolloutStatus, sight: Sight) -> bool:
+    """Whether the stable revision is lost, so that a candidate that serves must not wait for anything any more."""
+    if rollout.strategy is Strategy.RECREATE or rollout.stable_replicas == 0 or rollout.stable_lost_since is None:
+        return False
+    lost = sight.now - datetime.fromisoformat(rollout.stable_lost_since) >= STABLE_LOST_PATIENCE
+    return lost and sight.fleet.candidate_ready > 0
+
+
+def _stable_lost(rollout: RolloutStatus, sight: Sight) -> str | None:
+    if sight.fleet.stable_ready or rollout.strategy is Strategy.RECREATE or rollout.stable_replicas == 0:
+        return None
+    return rollout.stable_lost_since or _time(sight.now)
+
+
+def _timed(after: RolloutStatus, before: RolloutStatus, sight: Sight) -> RolloutStatus:
+    """With the time until which it has to get further; none while nothing of its pods is missing.
+
+    Surge takes nothing from anybody while it waits for room, so it may wait.
+    """
+    ready = sight.fleet.candidate_ready
+    waits = bool(sight.no_room) and after.strategy is Strategy.SURGE
+    if ready >= after.candidate_replicas or after.phase is RolloutPhase.DRAINING or waits:
+        return after.model_copy(update={"deadline": None, "ready": max(after.ready, ready)})
+    further = (after.phase, after.step) != (before.phase, before.step) or ready > after.ready
+    if after.deadline is not None and not further:
+        return after
+    deadline = sight.now + timedelta(seconds=sight.policy.effective_progress_deadline_seconds)
+    return after.model_copy(update={"deadline": _time(deadline), "ready": max(after.ready, ready)})
+
+
+def _split(rollout: RolloutStatus) -> Split:
+    return Split(stable=rollout.stable_replicas, candidate=rollout.candidate_replicas, weight=rollout.weight)
+
+
+def _with_split(rollout: RolloutStatus, split: Split) -> RolloutStatus:
+    return rollout.model_copy(
+        update={"stable_replicas": split.stable, "candidate_replicas": split.candidate, "weight": split.weight}
+    )
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,184 @@
+"""What the machine is shown: everything of the cluster that a step of a rollout depends on."""
+
+from datetime import datetime
+from typing import Final
+
+from conch.api.analysis import Check, GoldenSetPolicy
+from conch.api.assignment import GoldenOutcome
+from conch.api.gateway import GatewayMode
+from conch.api.rollout import CheckResult, RolloutPhase, RolloutStatus
+from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import ServedRevision
+from conch.core.analysis.judge import DEFAULT_CHECK, judge
+from conch.core.analysis.judgement import Judgement, Verdict, combine
+from conch.core.analysis.samples import Samples
+from conch.core.finding import EXCEEDED_QUOTA
+from conch.core.observed import Observed, ObservedPod
+from conch.core.pod_trouble import trouble
+from conch.core.policy import InstallationPolicy
+from conch.core.rollout.capacity import Fleet
+from conch.core.rollout.machine import Sight, window_of
+from conch.core.rollout.verified import golden_failure, golden_policy, ready_pods, verified_pods
+
+_GOLDEN_SET: Final = "goldenSet"
+_SUCCESS_RATE: Final = "successRate"
+_TRAFFIC: Final = "traffic"
+_SHORTAGE: Final = "Insufficient "
+"""The scheduler's word for a resource that is used up."""
+
+
+def look(
+    rollout: RolloutStatus,
+    *,
+    spec: ModelDeploymentSpec,
+    stable: ServedRevision,
+    candidate: ServedRevision,
+    observed: Observed,
+    acknowledged: bool,
+    through_gateways: bool,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Sight:
+    """See how the two revisions of a rollout that is under way are."""
+    golden = golden_policy(spec)
+    pods = observed.pods_of(candidate.workload)
+    no_room, since = _no_room(pods, candidate, rollout, observed)
+    verdict, checks = _judged(rollout, spec, stable, candidate, observed)
+    found = trouble(pods, now)
+    return Sight(
+        policy=spec.rollout,
+        replicas=spec.desired_replicas,
+        fleet=Fleet(
+            stable_ready=len(ready_pods(stable, observed)),
+            stable_left=len(observed.pods_left(stable.workload)),
+            candidate_ready=_candidate_ready(rollout, candidate, observed, golden),
+            candidate_left=len(observed.pods_left(candidate.workload)),
+        ),
+        candidate_started=len(ready_pods(candidate, observed)),
+        trouble=f"{found.reason}: {found.message}" if found else "",
+        no_room=no_room,
+        no_room_for_long=since is not None and now - since >= policy.surge_patience,
+        golden_failure=golden_failure(pods, golden),
+        verdict=verdict,
+        checks=checks,
+        acknowledged=acknowledged,
+        through_gateways=through_gateways,
+        now=now,
+    )
+
+
+def _candidate_ready(
+    rollout: RolloutStatus, candidate: ServedRevision, observed: Observed, golden: GoldenSetPolicy
+) -> int:
+    """How many of its pods are verified; or were, and are ready and not heard now.
+
+    After a start of the operator no agent has been asked yet, after one of an agent its golden set is replayed once
+    more: neither may take the traffic from pods that serve.
+    """
+    verified = verified_pods(candidate, observed, golden)
+    others = (pod for pod in ready_pods(candidate, observed) if pod not in verified)
+    unheard = sum(1 for pod in others if pod.report is None or pod.report.golden is None)
+    return max(len(verified), min(rollout.ready, len(verified) + unheard))
+
+
+def _no_room(
+    pods: tuple[ObservedPod, ...], candidate: ServedRevision, rollout: RolloutStatus, observed: Observed
+) -> tuple[str, datetime | None]:
+    """Why a pod of the candidate finds no place; and since when, if a place of the old ones may be what is missing.
+
+    A pod that no node may run, or whose volume is not there, would not run in their place either.
+    """
+    for pod in pods:
+        if pod.unschedulable_message and not pod.scheduled:
+            is_shortage = _SHORTAGE in pod.unschedulable_message and pod.created
+            since = datetime.fromisoformat(pod.created) if is_shortage else None
+            return pod.unschedulable_message.rstrip(". "), since
+    deployment = observed.deployment_of(candidate.workload)
+    if deployment and EXCEEDED_QUOTA in deployment.creation_error and len(pods) < deployment.replicas:
+        # Of a quota nobody tells since when; at its first pods it is since the rollout began.
+        begins = rollout.phase in (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING)
+        return deployment.creation_error, datetime.fromisoformat(rollout.started_at) if begins else None
+    return "", None
+
+
+def _judged(
+    rollout: RolloutStatus,
+    spec: ModelDeploymentSpec,
+    stable: ServedRevision,
+    candidate: ServedRevision,
+    observed: Observed,
+) -> tuple[Verdict, tuple[CheckResult, ...]]:
+    """What all checks together say, and each of them."""
+    golden = () if golden_policy(spec) is GoldenSetPolicy.IGNORED else _golden_result(candidate, observed)
+    name = window_of(rollout)
+    if spec.gateway.mode is not GatewayMode.GATEWAY:
+        # Nobody counts; the pods' own health is all that is known.
+        return Verdict.PASS, golden
+    if name is None:
+        kept = tuple(check for check in rollout.checks if check.name != _GOLDEN_SET)
+        return Verdict.INCONCLUSIVE, (*golden, *kept)
+    if not any(gateway.heard for gateway in observed.gateways):
+        result = CheckResult(name=_TRAFFIC, verdict=Verdict.ERROR, message="no gateway answers the operator")
+        return Verdict.ERROR, (*golden, result)
+    window = observed.window if observed.window and observed.window.name == name else None
+    alone = rollout.weight == 100
+    of_candidate = window.samples.get(candidate.workload, Samples()) if window else Samples()
+    of_stable = window.samples.get(stable.workload, Samples()) if window else Samples()
+    if spec.rollout.analysis is None:
+        judgement = judge(DEFAULT_CHECK, of_candidate, of_stable)
+        verdict = Verdict.FAIL if judgement.verdict is Verdict.FAIL else Verdict.PASS
+        return verdict, (*golden, _result(_SUCCESS_RATE, judgement))
+    judged = [
+        (check.name, _alone(of_candidate) if alone and _compares(check) else judge(check, of_candidate, of_stable))
+        for check in spec.rollout.analysis
+        if not check.golden_set
+    ]
+    results = tuple(_result(name, judgement) for name, judgement in judged)
+    return combine(judgement for _, judgement in judged), (*golden, *results)
+
+
+def _compares(check: Check) -> bool:
+    """Whether it needs the stable revision's requests too."""
+    return check.latency is not None and check.latency.max_ratio_to_stable is not None
+
+
+def _alone(candidate: Samples) -> Judgement:
+    """Of a comparison where there is nothing to compare with: what was compared was so at the steps before."""
+    message = "not compared any more: all requests go to the new revision"
+    return Judgement(verdict=Verdict.PASS, samples=candidate.requests, message=message)
+
+
+def _result(name: str, judgement: Judgement) -> CheckResult:
+    return CheckResult(
+        name=name,
+        verdict=judgement.verdict.value,
+        value=_rounded(judgement.value),
+        limit=_rounded(judgement.limit),
+        samples=judgement.samples,
+        message=judgement.message,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    """Short enough to be read, and to be the same after a way through JSON."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _golden_result(candidate: ServedRevision, observed: Observed) -> tuple[CheckResult, ...]:
+    """Of the pod that has most to say: the first that does not pass, else the first."""
+    told = [pod.report.golden for pod in observed.pods_of(candidate.workload) if pod.report and pod.report.golden]
+    worst = next((each for each in told if each.outcome is not GoldenOutcome.PASSED), told[0] if told else None)
+    if worst is None or worst.outcome is GoldenOutcome.ABSENT:
+        return ()
+    return (
+        CheckResult(
+            name=_GOLDEN_SET,
+            verdict={GoldenOutcome.PASSED: Verdict.PASS, GoldenOutcome.FAILED: Verdict.FAIL}.get(
+                worst.outcome, Verdict.ERROR
+            ).value,
+            value=float(worst.mismatches),
+            limit=0.0,
+            samples=worst.samples,
+            message=worst.message,
+        ),
+    )
