@@ -18,6 +18,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+rollout = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(rollout, name="rollout", help="See how a new revision of a model takes over.")
+
 
 class OutputFormat(StrEnum):
     """For people, or for programs."""
@@ -44,6 +47,12 @@ Namespace = Annotated[
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; default: the current one.")]
 ViaGateway = Annotated[bool, typer.Option("--via-gateway", help="Through Conch's gateways, not to a pod of the model.")]
 GatewayNamespace = Annotated[str, typer.Option(help="Namespace of Conch and its gateways.")]
+
+Name = Annotated[str, typer.Argument(help="Name of the ModelDeployment.", metavar="NAME")]
+Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="text for people, json for programs.")]
+AnswerTimeout = Annotated[
+    float, typer.Option("--timeout", help="Seconds to wait for the operator's answer.", min=0.1, metavar="SECONDS")
+]
 
 
 @app.callback()
@@ -133,12 +142,10 @@ def gateway() -> None:
 
 @app.command()
 def why(
-    name: Annotated[str, typer.Argument(help="Name of the ModelDeployment.", metavar="NAME")],
+    name: Name,
     namespace: Namespace = None,
     context: Context = None,
-    output: Annotated[
-        OutputFormat, typer.Option("--output", "-o", help="text for people, json for programs.")
-    ] = OutputFormat.TEXT,
+    output: Output = OutputFormat.TEXT,
 ) -> None:
     """Tell why a model does not come up.
 
@@ -160,7 +167,7 @@ def why(
 
 @app.command()
 def infer(
-    name: Annotated[str, typer.Argument(help="Name of the ModelDeployment.", metavar="NAME")],
+    name: Name,
     inputs: Annotated[
         Path | None,
         typer.Option("--input", help="The inputs: a .json or .npz file.", metavar="FILE", dir_okay=False, exists=True),
@@ -239,7 +246,7 @@ def infer(
 
 @app.command()
 def port_forward(
-    name: Annotated[str, typer.Argument(help="Name of the ModelDeployment.", metavar="NAME")],
+    name: Name,
     namespace: Namespace = None,
     context: Context = None,
     http_port: Annotated[int, typer.Option(help="Local port for HTTP; 0: any free one.", min=0, max=65535)] = 8000,
@@ -272,6 +279,177 @@ def port_forward(
         gateway_namespace=gateway_namespace,
     )
     raise typer.Exit(run(forwarding))
+
+
+@app.command()
+def promote(
+    name: Name,
+    full: Annotated[bool, typer.Option("--full", help="All the way, without any further step or check.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    timeout: AnswerTimeout = 30,
+) -> None:
+    """Let a rollout go on to its next step, whatever this one waits for.
+
+    Asks the operator and prints its answer. Exits with 0 when that has done it, 1 when it was refused or the operator
+    does not answer, and 2 when the API server could not be asked.
+
+    \b
+    Examples:
+      conch promote sentiment
+      kubectl conch promote sentiment -n team-a --full
+    """
+    _ask("promote", name, namespace, context, timeout, full=full)
+
+
+@app.command()
+def abort(name: Name, namespace: Namespace = None, context: Context = None, timeout: AnswerTimeout = 30) -> None:
+    """Roll back: all traffic goes to the stable revision again, and the new one is not tried again by itself.
+
+    Asks the operator and prints its answer. Exits with 0 when that has done it, 1 when it was refused or the operator
+    does not answer, and 2 when the API server could not be asked.
+
+    \b
+    Examples:
+      conch abort sentiment
+      kubectl conch abort sentiment -n team-a
+    """
+    _ask("abort", name, namespace, context, timeout)
+
+
+@app.command()
+def retry(name: Name, namespace: Namespace = None, context: Context = None, timeout: AnswerTimeout = 30) -> None:
+    """Try the revision that the spec asks for again after it was rolled back.
+
+    Asks the operator and prints its answer. Exits with 0 when that has done it, 1 when it was refused or the operator
+    does not answer, and 2 when the API server could not be asked.
+
+    \b
+    Examples:
+      conch retry sentiment
+      kubectl conch retry sentiment -n team-a
+    """
+    _ask("retry", name, namespace, context, timeout)
+
+
+@app.command()
+def rollback(
+    name: Name,
+    to: Annotated[
+        str | None, typer.Option("--to", help="A revision of conch rollout history. Default: the newest before.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    timeout: AnswerTimeout = 30,
+) -> None:
+    """Have an earlier revision serve again, whatever the spec asks for, until that changes or somebody retries it.
+
+    It takes over as any new revision does. Asks the operator and prints its answer. Exits with 0 when that has done it,
+    1 when it was refused or the operator does not answer, and 2 when the API server could not be asked.
+
+    \b
+    Examples:
+      conch rollback sentiment
+      conch rollback sentiment --to 0f3a2b1c4d
+    """
+    _ask("rollback", name, namespace, context, timeout, revision=to)
+
+
+@app.command()
+def pause(name: Name, namespace: Namespace = None, context: Context = None, timeout: AnswerTimeout = 30) -> None:
+    """Have a rollout go no further; a revision that fails is still rolled back.
+
+    Asks the operator and prints its answer. Exits with 0 when that has done it, 1 when it was refused or the operator
+    does not answer, and 2 when the API server could not be asked.
+
+    \b
+    Examples:
+      conch pause sentiment
+      kubectl conch pause sentiment -n team-a
+    """
+    _ask("pause", name, namespace, context, timeout)
+
+
+@app.command()
+def resume(name: Name, namespace: Namespace = None, context: Context = None, timeout: AnswerTimeout = 30) -> None:
+    """Let a paused rollout go on.
+
+    Asks the operator and prints its answer. Exits with 0 when that has done it, 1 when it was refused or the operator
+    does not answer, and 2 when the API server could not be asked.
+
+    \b
+    Examples:
+      conch resume sentiment
+      kubectl conch resume sentiment -n team-a
+    """
+    _ask("resume", name, namespace, context, timeout)
+
+
+def _ask(
+    verb: str,
+    name: str,
+    namespace: str | None,
+    context: str | None,
+    timeout: float,
+    *,
+    full: bool = False,
+    revision: str | None = None,
+) -> None:
+    from conch.api.command import Verb
+    from conch.client.run import run
+    from conch.rollouts.asking import Request
+    from conch.rollouts.command import command
+
+    request = Request(verb=Verb(verb), full=full, revision=revision, timeout_seconds=timeout)
+    raise typer.Exit(run(command(name, request, namespace=namespace, context=context)))
+
+
+@rollout.command()
+def status(
+    name: Name,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it is over, or until Ctrl-C.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Tell how far a rollout is: its steps, pods and checks, and what it waits for.
+
+    JSON is the object's status.rollout, null if there is none; with --watch a line for each change.
+
+    Exits with 0 once it is told, with 2 when it cannot be told. With --watch: with 0 when the revision that the spec
+    asks for has the traffic, with 1 when it was rolled back.
+
+    \b
+    Examples:
+      conch rollout status sentiment
+      conch rollout status sentiment --watch
+      kubectl conch rollout status sentiment -n team-a -o json
+    """
+    from conch.client.run import run
+    from conch.rollouts.status import status as tell_status
+
+    as_json = output is OutputFormat.JSON
+    raise typer.Exit(run(tell_status(name, namespace=namespace, context=context, watch=watch, as_json=as_json)))
+
+
+@rollout.command()
+def history(
+    name: Name, namespace: Namespace = None, context: Context = None, output: Output = OutputFormat.TEXT
+) -> None:
+    """List the revisions of a model that are known, the newest first: what they are, and why any was rolled back.
+
+    Exits with 0, and with 2 when that cannot be told.
+
+    \b
+    Examples:
+      conch rollout history sentiment
+      kubectl conch rollout history sentiment -n team-a -o json
+    """
+    from conch.client.run import run
+    from conch.rollouts.history import history as tell_history
+
+    as_json = output is OutputFormat.JSON
+    raise typer.Exit(run(tell_history(name, namespace=namespace, context=context, as_json=as_json)))
 
 
 @app.command()

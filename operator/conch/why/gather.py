@@ -34,14 +34,7 @@ class Seen:
 
 async def gather(client: KubeClient, namespace: str, name: str) -> Seen:
     """Read one object, its pods and Deployments, and the namespace's warnings. Raises CannotTellError."""
-    for what, text in (("ModelDeployment", name), ("namespace", namespace)):
-        # They become parts of a path.
-        if not _OBJECT_NAME.fullmatch(text):
-            raise CannotTellError(f"{text!r} is no name of a {what}.")
-    try:
-        body = await client.get(resources.MODEL_DEPLOYMENTS, namespace, name)
-    except (ApiError, ApiUnavailableError) as error:
-        raise CannotTellError(await _why_not(client, namespace, name, error)) from error
+    body = await read_object(client, namespace, name)
     mine = f"{names.LABEL_MODEL_DEPLOYMENT}={name}"
     (pods, *no_pods), (deployments, *no_deployments), (warnings, *no_warnings) = await asyncio.gather(
         _list(client, resources.PODS, namespace, label_selector=mine),
@@ -51,6 +44,18 @@ async def gather(client: KubeClient, namespace: str, name: str) -> Seen:
     )
     left_out = tuple(filter(None, (*no_pods, *no_deployments, *no_warnings)))
     return Seen(body=body, pods=pods, deployments=deployments, warnings=warnings, left_out=left_out)
+
+
+async def read_object(client: KubeClient, namespace: str, name: str) -> Json:
+    """Read one object alone. Raises CannotTellError."""
+    for what, text in (("ModelDeployment", name), ("namespace", namespace)):
+        # They become parts of a path.
+        if not _OBJECT_NAME.fullmatch(text):
+            raise CannotTellError(f"{text!r} is no name of a {what}.")
+    try:
+        return await client.get(resources.MODEL_DEPLOYMENTS, namespace, name)
+    except (ApiError, ApiUnavailableError) as error:
+        raise CannotTellError(await _why_not(client, namespace, name, error)) from error
 
 
 async def _list(
