@@ -38,7 +38,8 @@ def _key(program: GoProgram) -> str:
     module = MODULES / program.module
     sources = [*sorted(module.glob("*.go")), module / "go.mod", module / "go.sum"]
     contents = [source.read_bytes() if source.exists() else b"" for source in sources]
-    return cache.digest(program.package, program.ldflags, *contents)
+    flags = [program.ldflags, *([program.tags] if program.tags else [])]
+    return cache.digest(program.package, *flags, *contents)
 
 
 def _cached(program: GoProgram) -> Path:
@@ -75,7 +76,8 @@ def _build(program: GoProgram, *, label: str, rest_seconds: float) -> None:
             step(label, expected_seconds=program.build_seconds, rest_seconds=rest_seconds),
         ):
             output = Path(scratch) / program.name
-            command = [go, "build", "-trimpath", "-ldflags", program.ldflags, "-o", str(output), program.package]
+            flags = ["-trimpath", "-ldflags", program.ldflags, "-tags", program.tags]
+            command = [go, "build", *flags, "-o", str(output), program.package]
             # -mod=readonly: a build never edits the committed go.mod and go.sum. No VCS stamp: the same commit of
             # another checkout must give the same binary.
             environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}

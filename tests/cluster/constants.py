@@ -109,6 +109,7 @@ class GoProgram:
     package: str
     build_seconds: int
     ldflags: str = "-s -w"
+    tags: str = ""
     optional: bool = False
     """Not a part of the cluster: built only when it is named."""
 
@@ -126,6 +127,18 @@ def _kubernetes(name: str, build_seconds: int) -> GoProgram:
         package=f"k8s.io/kubernetes/cmd/{name}",
         build_seconds=build_seconds,
         ldflags=_KUBERNETES_LDFLAGS,
+    )
+
+
+def _prometheus(name: str, build_seconds: int) -> GoProgram:
+    return GoProgram(
+        name=name,
+        module="prometheus",
+        package=f"github.com/prometheus/prometheus/cmd/{name}",
+        build_seconds=build_seconds,
+        # Without the clients of twenty clouds.
+        tags="remove_all_sd",
+        optional=True,
     )
 
 
@@ -162,5 +175,7 @@ GO_PROGRAMS = (
         optional=True,
     ),
     GoProgram(name="s5cmd", module="s5cmd", package="github.com/peak/s5cmd/v2", build_seconds=11, optional=True),
+    _prometheus("prometheus", 95),
+    _prometheus("promtool", 50),
 )
 GO_PROGRAM_BY_NAME = {program.name: program for program in GO_PROGRAMS}
