@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway load-gateway cluster cluster-down generate lock clean
+.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway bench-rollout load-gateway cluster cluster-down generate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,8 @@ check: $(VENV)/ready ## Format, lint, types, import rules, generated files
 unit: $(VENV)/ready ## Tests without any process of their own: unit, golden, simulation
 	$(RUN) -m pytest --doctest-modules operator tests/unit tests/golden tests/sim
 
-contract: $(VENV)/ready ## Tests against the real Triton on loopback
+contract: $(VENV)/ready ## Tests against the real Triton, Envoy and stores on loopback
+	$(RUN) -m tests.cluster build-programs
 	$(RUN) -m pytest tests/contract
 
 integration: $(VENV)/ready ## Tests against a real API server on loopback
@@ -56,6 +57,12 @@ bench-delivery: $(VENV)/ready ## Measure fetching from a store against s5cmd and
 
 bench-gateway: $(VENV)/ready ## Measure a gateway against Envoy alone, 6 min, no cluster (not part of `make test`)
 	$(RUN) -m tests.perf.gateway
+
+bench-rollout: $(VENV)/ready ## Measure rollouts on the local cluster, 8 min, and their analysis in simulation (not part of `make test`)
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m tests.perf.rollout
+	$(RUN) -m tests.perf.analysis_power
 
 load-gateway: $(VENV)/ready ## 50,000 requests while everything comes and goes, 6 min (not part of `make test`)
 	$(RUN) -m tests.cluster up

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,11 @@ from rich.panel import Panel
 
 from tests.cluster.client import Cluster, existing
 from tests.demo.live_view import watch_until
-from tests.support.inference import SAMPLE, digits, infer
+from tests.demo.model import NAME, NAMESPACE, start
+from tests.demo.rollouts import Rollouts, begin_load
+from tests.demo.service import service_address
+from tests.support.inference import digits, infer
 from tests.support.installation import ROOT, install
-
-NAMESPACE = "demo"
-NAME = "digits"
 
 console = Console(highlight=False)
 app = typer.Typer(add_completion=False)
@@ -36,48 +38,37 @@ def step(title: str) -> Iterator[None]:
 
 @app.command()
 def demo(keep: bool = typer.Option(False, help="Leave the model running at the end.")) -> None:
-    """Bring up a cluster, install Conch, serve a model, ask it, scale it, delete it.
+    """Bring up a cluster, install Conch, serve a model, ask it, scale it, replace it, delete it.
 
     Examples: make demo · .venv/bin/python -m tests.demo --keep · CLUSTER=existing KUBECONFIG=~/.kube/config make demo
     """
-    with step("1/6  A Kubernetes cluster and the images"):
+    with step("1/8  A Kubernetes cluster and the images"):
         for command in ("up", "build-images"):
             subprocess.run([sys.executable, "-m", "tests.cluster", command], cwd=ROOT, check=True)
         cluster = Cluster.current()
         console.print(cluster.kubectl("get", "nodes", "-L", "nvidia.com/gpu.product").stdout.rstrip())
-    with step("2/6  helm install conch charts/conch"):
+    with step("2/8  helm install conch charts/conch"):
         install(cluster)
         console.print(cluster.kubectl("get", "pods", "-n", "conch-system").stdout.rstrip())
-    with step("3/6  kubectl apply -f manifests/samples/digits/model-deployment.yaml"):
-        _start(cluster)
+    with step("3/8  kubectl apply -f manifests/samples/digits/model-deployment.yaml"):
+        start(cluster)
         watch_until(cluster, NAMESPACE, NAME, _is_ready(1), console)
-    with step("4/6  Inference over HTTP and gRPC through the Service"):
+    with step("4/8  Inference over HTTP and gRPC through the Service"):
         _ask(cluster)
-    with step("5/6  kubectl scale mdep digits: 1 -> 2 -> 1"):
+    with step("5/8  kubectl scale mdep digits: 1 -> 2 -> 1"):
         for replicas in (2, 1):
             cluster.kubectl("scale", "mdep", NAME, "-n", NAMESPACE, f"--replicas={replicas}")
             watch_until(cluster, NAMESPACE, NAME, _is_ready(replicas), console)
+    _roll_out(cluster)
     if keep:
         console.print(f"The model is still there: kubectl get mdep,pods -n {NAMESPACE}")
     else:
-        with step("6/6  kubectl delete mdep digits"):
+        with step("8/8  kubectl delete mdep digits"):
             cluster.kubectl("delete", "mdep", NAME, "-n", NAMESPACE)
             pods = ("pod", "-l", "conch.dev/model-deployment", "-n", NAMESPACE)
             cluster.kubectl("wait", "--for=delete", *pods, "--timeout=120s")
             cluster.kubectl("delete", "namespace", NAMESPACE)
     console.print(Panel(_next(cluster, keep), title="What to try next", expand=False))
-
-
-def _start(cluster: Cluster) -> None:
-    """The sample's own three commands (model-store.yaml), then the ModelDeployment."""
-    namespace = ("-n", NAMESPACE)
-    cluster.kubectl("create", "namespace", NAMESPACE, check=False)
-    cluster.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
-    cluster.kubectl("delete", "configmap", "model-store", *namespace, "--ignore-not-found")
-    cluster.kubectl("create", "configmap", "model-store", f"--from-file={SAMPLE / 'digits.onnx'}", *namespace)
-    cluster.kubectl("apply", "-f", str(SAMPLE / "model-store.yaml"), *namespace)
-    cluster.kubectl("rollout", "status", "deployment/model-store", *namespace, "--timeout=120s")
-    cluster.kubectl("apply", "-f", str(SAMPLE / "model-deployment.yaml"), *namespace)
 
 
 def _is_ready(replicas: int) -> Callable[[dict[str, Any]], bool]:
@@ -93,7 +84,7 @@ def _is_ready(replicas: int) -> Callable[[dict[str, Any]], bool]:
 def _ask(cluster: Cluster) -> None:
     asked = digits()[3:6]
     pixels = np.stack([digit.pixels for digit in asked])
-    with _service_address(cluster) as host:
+    with service_address(cluster) as host:
         by_http = infer(f"{host}:8000", NAME, pixels, protocol="http")
         by_grpc = infer(f"{host}:8001", NAME, pixels, protocol="grpc")
     panels = []
@@ -105,27 +96,19 @@ def _ask(cluster: Cluster) -> None:
         raise SystemExit("HTTP and gRPC gave different answers")
 
 
-@contextmanager
-def _service_address(cluster: Cluster) -> Iterator[str]:
-    """The Service as this machine reaches it: its address on the local cluster, else a port-forward."""
-    if not existing():
-        yield cluster.get("service", NAME, "-n", NAMESPACE)["spec"]["clusterIP"]
-        return
-    forward = subprocess.Popen(
-        [
-            *(str(cluster.bin / "kubectl"), f"--kubeconfig={cluster.kubeconfig}", "port-forward", "-n", NAMESPACE),
-            *(f"service/{NAME}", "8000:8000", "8001:8001"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert forward.stdout
-        forward.stdout.readline()
-        yield "127.0.0.1"
-    finally:
-        forward.terminate()
-        forward.wait()
+def _roll_out(cluster: Cluster) -> None:
+    """One load through both rollouts."""
+    with (
+        service_address(cluster) as host,
+        tempfile.TemporaryDirectory(prefix="conch-demo-") as folder,
+        begin_load(host, Path(folder) / "load") as running,
+    ):
+        rollouts = Rollouts(cluster, running, console)
+        with step("6/8  A canary of version 2 under load"):
+            rollouts.canary()
+        with step("7/8  A bad version 3, which fails one request in five, rolls itself back"):
+            rollouts.bad_version()
+            rollouts.finish()
 
 
 def _next(cluster: Cluster, keep: bool) -> str:
@@ -133,6 +116,7 @@ def _next(cluster: Cluster, keep: bool) -> str:
         f"export KUBECONFIG={cluster.kubeconfig.relative_to(ROOT) if not existing() else cluster.kubeconfig}",
         f"export PATH={cluster.bin}:$PATH",
         "make demo-keep                     # the same, and the model stays",
+        f".venv/bin/conch rollout history -n {NAMESPACE} {NAME}   # versions that served, and why one was given up",
         "kubectl get mdep -A -w             # one line per model, with the reason",
         f"kubectl describe mdep -n {NAMESPACE} {NAME}   # conditions and events",
         f"kubectl edit mdep -n {NAMESPACE} {NAME}       # try: replicas, suspend: true",

@@ -69,7 +69,8 @@ class Namespace:
             "apiVersion": "conch.dev/v1alpha1",
             "kind": "ModelDeployment",
             "metadata": {"name": name, "namespace": self.name},
-            "spec": {"model": model, "runtime": SMALL, **spec},
+            # Nothing is kept warm: only tests of that wait for it.
+            "spec": {"model": model, "runtime": SMALL, "rollout": {"keepWarmSeconds": 0}, **spec},
         }
         self.cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
 

@@ -76,9 +76,10 @@ def test_the_demo(cluster: Cluster) -> None:
         env=_environment(cluster),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for words in ("a drawn 4", "HTTP: 4", "gRPC: 4", "2 of 2 replicas serve", "What to try next"):
+    wanted = ("a drawn 4", "HTTP: 4", "gRPC: 4", "2 of 2 replicas serve", "AnalysisFailed", "demo-rollout.png")
+    for words in (*wanted, "What to try next"):
         assert words in done.stdout

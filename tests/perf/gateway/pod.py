@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryResponse
 
 from conch.api import names
 from conch.api.gateway_report import REPORT_PATH
@@ -26,7 +27,7 @@ from tests.support.async_waiting import until
 from tests.support.envoy import Envoy
 from tests.support.gateway_sidecar import NAMESPACE, TOKEN, FakeApi, workload_slice
 
-_VERSION: Final = re.compile(r'"version_info":"[^"]*-(\d+)"')
+_NUMBER: Final = re.compile(r"\d+$")
 _WAIT_SECONDS: Final = 60
 _LOG_LOOK_SECONDS: Final = 0.005
 _LOOK_SECONDS: Final = 0.02
@@ -175,9 +176,9 @@ class GatewayPod:
         """How many files the sidecar has written so far: they are numbered."""
         newest = 0
         for kind in Kind:
-            with (self.envoy.folder / kind.value).open() as file:
-                if found := _VERSION.search(file.read(200)):
-                    newest = max(newest, int(found[1]))
+            content = (self.envoy.folder / kind.value).read_bytes()
+            if found := _NUMBER.search(DiscoveryResponse.FromString(content).version_info):
+                newest = max(newest, int(found[0]))
         return newest
 
     async def _until_ready(self) -> None:

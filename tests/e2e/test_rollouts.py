@@ -1,0 +1,227 @@
+"""Version changes on the whole cluster, with real Triton and Envoy: none loses a request, no bad version stays."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.client import Cluster
+from tests.e2e.conftest import Namespace
+from tests.load import Protocol, Result
+from tests.support import versions
+from tests.support.gateways import digits_load
+from tests.support.installation import NAMESPACE as CONCH_NAMESPACE
+from tests.support.model_store import ModelStore
+from tests.support.waiting import until
+
+NAME = "digits"
+ON_CPU = {"gpu": {"count": 0}}
+AT_ONCE = {"keepWarmSeconds": 0}
+UNTIL_PROMOTED = {"pause": "UntilPromoted"}
+CHECKS = [{"successRate": {"minimumPercent": 99}, "minimumSamples": 50}]
+
+
+class Model:
+    """The sample model in a namespace: two replicas, and one version after the other."""
+
+    def __init__(self, namespace: Namespace, store: ModelStore, **spec: Any) -> None:
+        self._namespace = namespace
+        self._store = store
+        self._spec = {"replicas": 2, **ON_CPU, **spec}
+
+    def deploy(self, version: int, content: bytes, **rollout: Any) -> None:
+        """Ask for a version."""
+        path = f"/{self._namespace.name}/{version}{'.onnx' if content == versions.MODEL else '.tar.gz'}"
+        wanted = {"model": {"version": version}, "rollout": {**AT_ONCE, **rollout}, **self._spec}
+        self._namespace.deploy(NAME, self._store.put(path, content), **wanted)
+
+    def begin(self, content: bytes = versions.MODEL) -> None:
+        """Version 1, and wait until it answers."""
+        self.deploy(1, content)
+        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"])
+        self._namespace.wait_answers(NAME)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What the object says."""
+        status: dict[str, Any] = self._namespace.mdep(NAME)["status"]
+        return status
+
+    @property
+    def weights(self) -> list[int]:
+        """Of everything that gets requests, most first."""
+        return [share["weight"] for share in self.status["traffic"] if share["weight"]]
+
+    @property
+    def rejected(self) -> list[str]:
+        """Why revisions were given up, oldest first."""
+        return [each["cause"] for each in self.status.get("rejected", ())]
+
+    def wait_served(self, version: int) -> None:
+        """Wait until a version is the stable one, and nothing is left of the one before."""
+        until(lambda: self.status["stable"]["version"] == version, f"version {version}", seconds=120)
+        until(lambda: len(self.status["traffic"]) == 1, "the version before to be gone", seconds=60)
+        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"])
+
+    def wait_back(self, cause: str) -> None:
+        """Wait until the newest version was given up, and the one before has all of the traffic again."""
+        until(lambda: self.rejected[-1:] == [cause], f"a way back: {cause}", seconds=120)
+        until(lambda: "candidate" not in self.status and self.weights == [100], "everything to be as before")
+
+    def conch(self, *command: str) -> str:
+        """What a `conch` command about it prints."""
+        environment = {**os.environ, "KUBECONFIG": str(self._namespace.cluster.kubeconfig)}
+        program = str(Path(sys.executable).with_name("conch"))
+        words = [program, *command, NAME, "-n", self._namespace.name]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def model(namespace: Namespace, store: ModelStore) -> Model:
+    """Not deployed yet."""
+    return Model(namespace, store)
+
+
+def _lost(result: Result, *, at_most: int = 0) -> str:
+    """Why this load may not pass, or nothing."""
+    assert result.on_schedule, result.summary()
+    assert result.answered > 100, result.summary()
+    return result.summary() if result.failed > at_most else ""
+
+
+def test_no_request_is_lost_while_versions_are_promoted_aborted_and_superseded(
+    namespace: Namespace, model: Model, cluster: Cluster, tmp_path: Path
+) -> None:
+    model.begin()
+    steps = [{"weight": 25, "pauseSeconds": 2}, {"weight": 50, **UNTIL_PROMOTED}]
+    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=400) as load:
+        load.mark("promoted")
+        model.deploy(2, versions.recorded(2), steps=steps, analysis=[*CHECKS, {"goldenSet": {}}])
+        until(lambda: model.weights == [75, 25], "the first step", seconds=120)
+        load.mark("operators killed")
+        cluster.kubectl(
+            *("delete", "pod", "-n", CONCH_NAMESPACE, "-l", "app.kubernetes.io/component=operator"),
+            *("--grace-period=0", "--force"),
+        )
+        namespace.wait_reason(NAME, "AwaitingPromotion", seconds=120)
+        assert model.weights == [50, 50]
+        until(lambda: {check["verdict"] for check in model.status["rollout"]["checks"]} == {"Pass"}, "its checks")
+        assert "promote" in model.conch("rollout", "status")
+        model.conch("promote")
+        model.wait_served(2)
+        load.mark("aborted")
+        model.deploy(3, versions.MODEL, steps=steps)
+        namespace.wait_reason(NAME, "AwaitingPromotion", seconds=120)
+        model.conch("abort")
+        model.wait_back("Aborted")
+        assert namespace.condition(NAME, "Available")["status"] == "True"
+        load.mark("superseded")
+        model.deploy(4, versions.MODEL, steps=steps)
+        namespace.wait_reason(NAME, "AwaitingPromotion", seconds=120)
+        model.deploy(5, versions.MODEL)
+        model.wait_served(5)
+        load.mark("rolled back by command")
+        model.conch("rollback")
+        model.wait_served(2)
+        result = load.stop()
+    assert "Aborted" in model.conch("rollout", "history")
+    assert _lost(result) == ""
+
+
+def test_a_version_that_fails_requests_is_withdrawn_and_not_tried_again(
+    namespace: Namespace, model: Model, tmp_path: Path
+) -> None:
+    model.begin()
+    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=200) as load:
+        model.deploy(2, versions.failing(2, each=5), steps=[{"weight": 25, "pauseSeconds": 600}], analysis=CHECKS)
+        model.wait_back("AnalysisFailed")
+        message = namespace.wait_reason(NAME, "AnalysisFailed")
+        load.mark("after")
+        created = model.status["workloadsCreated"]
+        namespace.cluster.kubectl("annotate", "mdep", NAME, "-n", namespace.name, "gitops=applied-again")
+        until(lambda: load.progress()["scheduled"] > 0, "the load to go on")
+        result = load.stop()
+    assert "%" in message, "with the numbers"
+    assert model.status["workloadsCreated"] == created
+    assert model.status["stable"]["version"] == 1
+    assert result.failed > 0, "it was bad"
+    assert result.failed < 0.05 * result.answered, result.summary()
+
+
+def test_a_version_that_answers_otherwise_than_recorded_gets_no_request(
+    namespace: Namespace, model: Model, tmp_path: Path
+) -> None:
+    model.begin(versions.recorded(1))
+    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=20, duration_seconds=200) as load:
+        model.deploy(2, versions.not_as_recorded(2), steps=[{"weight": 50}])
+        model.wait_back("GoldenSetFailed")
+        result = load.stop()
+    message = namespace.wait_reason(NAME, "GoldenSetFailed")
+    assert "probabilities" in message, "which output, and what it should have been"
+    assert _lost(result) == ""
+
+
+def test_a_version_that_does_not_load_is_given_up_at_its_deadline(namespace: Namespace, model: Model) -> None:
+    model.begin()
+    model.deploy(2, versions.recorded(2)[:-100], progressDeadlineSeconds=10)
+    model.wait_back("CandidateFailed")
+    assert namespace.condition(NAME, "Available")["status"] == "True"
+    namespace.wait_answers(NAME)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "protocols"),
+    [
+        ("Replace", (Protocol.HTTP, Protocol.GRPC, Protocol.GRPC_STREAM)),
+        # While nothing runs requests wait, and a stream that stays open keeps its old pod for a minute.
+        ("Recreate", (Protocol.HTTP, Protocol.GRPC)),
+    ],
+)
+def test_without_another_pod_no_request_is_lost_either(
+    namespace: Namespace, model: Model, tmp_path: Path, strategy: str, protocols: tuple[Protocol, ...]
+) -> None:
+    model.begin()
+    with digits_load(
+        *(namespace.address(NAME), NAME, tmp_path),
+        rate_per_second=20,
+        duration_seconds=300,
+        timeout_seconds=120,
+        protocols=protocols,
+    ) as load:
+        most = _most_pods(namespace, lambda: model.deploy(2, versions.MODEL, strategy=strategy), model)
+        model.wait_served(2)
+        result = load.stop()
+    assert most <= 2, "no pod beside them"
+    assert _lost(result) == ""
+
+
+def _most_pods(namespace: Namespace, change: Callable[[], None], model: Model) -> int:
+    """The most pods that had their resources at a time, from the change to the new version."""
+    selector = f"conch.dev/model-deployment={NAME}"
+    most = 0
+
+    def changed() -> bool:
+        nonlocal most
+        pods = namespace.cluster.get("pods", "-n", namespace.name, "-l", selector)["items"]
+        most = max(most, sum(pod["status"]["phase"] in ("Pending", "Running") for pod in pods))
+        return bool(model.status["stable"]["version"] == 2)
+
+    change()
+    until(changed, "the new version", seconds=180)
+    return most
+
+
+def test_where_no_gpu_is_free_an_automatic_rollout_does_without(namespace: Namespace, store: ModelStore) -> None:
+    # The local cluster has eight GPUs.
+    model = Model(namespace, store, gpu={"count": 4})
+    model.begin()
+    model.deploy(2, versions.MODEL)
+    model.wait_served(2)
+    rollout = model.status["rollout"]
+    assert (rollout["strategy"], "Insufficient nvidia.com/gpu" in rollout["strategyReason"]) == ("Replace", True)
