@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway bench-rollout load-gateway cluster cluster-down generate lock clean
+.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway bench-rollout load-gateway load-rollouts cluster cluster-down generate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,11 @@ load-gateway: $(VENV)/ready ## 50,000 requests while everything comes and goes, 
 	$(RUN) -m tests.cluster up
 	$(RUN) -m tests.cluster build-images
 	$(RUN) -m tests.perf.nothing_lost
+
+load-rollouts: $(VENV)/ready ## 50,000 requests while versions come and go, 7 min (not part of `make test`)
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m tests.perf.versions_lose_nothing
 
 cluster: $(VENV)/ready ## Start the local cluster (kubeconfig: .cluster/kubeconfig)
 	$(RUN) -m tests.cluster up

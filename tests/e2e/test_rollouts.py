@@ -1,16 +1,13 @@
 """Version changes on the whole cluster, with real Triton and Envoy: none loses a request, no bad version stays."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import Namespace
+from tests.e2e.versioned_model import NAME, Model
 from tests.load import Protocol, Result
 from tests.support import versions
 from tests.support.gateways import digits_load
@@ -18,68 +15,8 @@ from tests.support.installation import NAMESPACE as CONCH_NAMESPACE
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
-NAME = "digits"
-ON_CPU = {"gpu": {"count": 0}}
-AT_ONCE = {"keepWarmSeconds": 0}
 UNTIL_PROMOTED = {"pause": "UntilPromoted"}
 CHECKS = [{"successRate": {"minimumPercent": 99}, "minimumSamples": 50}]
-
-
-class Model:
-    """The sample model in a namespace: two replicas, and one version after the other."""
-
-    def __init__(self, namespace: Namespace, store: ModelStore, **spec: Any) -> None:
-        self._namespace = namespace
-        self._store = store
-        self._spec = {"replicas": 2, **ON_CPU, **spec}
-
-    def deploy(self, version: int, content: bytes, **rollout: Any) -> None:
-        """Ask for a version."""
-        path = f"/{self._namespace.name}/{version}{'.onnx' if content == versions.MODEL else '.tar.gz'}"
-        wanted = {"model": {"version": version}, "rollout": {**AT_ONCE, **rollout}, **self._spec}
-        self._namespace.deploy(NAME, self._store.put(path, content), **wanted)
-
-    def begin(self, content: bytes = versions.MODEL) -> None:
-        """Version 1, and wait until it answers."""
-        self.deploy(1, content)
-        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"])
-        self._namespace.wait_answers(NAME)
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """What the object says."""
-        status: dict[str, Any] = self._namespace.mdep(NAME)["status"]
-        return status
-
-    @property
-    def weights(self) -> list[int]:
-        """Of everything that gets requests, most first."""
-        return [share["weight"] for share in self.status["traffic"] if share["weight"]]
-
-    @property
-    def rejected(self) -> list[str]:
-        """Why revisions were given up, oldest first."""
-        return [each["cause"] for each in self.status.get("rejected", ())]
-
-    def wait_served(self, version: int) -> None:
-        """Wait until a version is the stable one, and nothing is left of the one before."""
-        until(lambda: self.status["stable"]["version"] == version, f"version {version}", seconds=120)
-        until(lambda: len(self.status["traffic"]) == 1, "the version before to be gone", seconds=60)
-        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"])
-
-    def wait_back(self, cause: str) -> None:
-        """Wait until the newest version was given up, and the one before has all of the traffic again."""
-        until(lambda: self.rejected[-1:] == [cause], f"a way back: {cause}", seconds=120)
-        until(lambda: "candidate" not in self.status and self.weights == [100], "everything to be as before")
-
-    def conch(self, *command: str) -> str:
-        """What a `conch` command about it prints."""
-        environment = {**os.environ, "KUBECONFIG": str(self._namespace.cluster.kubeconfig)}
-        program = str(Path(sys.executable).with_name("conch"))
-        words = [program, *command, NAME, "-n", self._namespace.name]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-        return done.stdout
 
 
 @pytest.fixture

@@ -528,6 +528,8 @@ def _end_of(strategy: str, ends: str, *, crash_at: int | None) -> dict[str, Any]
             world.step()
         writes += count
         world.now += timedelta(seconds=1)
+        if number > 15 and not count and world.status.rollout and world.status.rollout.phase not in UNDER_WAY:
+            break
     status = world.status
     return {
         "writes": writes,
