@@ -361,7 +361,7 @@ def test_a_candidate_that_serves_takes_over_when_the_stable_version_is_lost() ->
     live(world)
     (stable,) = (share.workload for share in world.status.traffic if share.workload != _candidate(world))
     container = ObservedContainer(name="triton", restarts=3, waiting_reason="CrashLoopBackOff", last_exit="Error")
-    for _ in range(90):
+    for _ in range(240):
         for name, pod in world.pods.items():
             if pod.workload == stable:
                 world.pods[name] = replace(pod, ready=False, containers=(container,))

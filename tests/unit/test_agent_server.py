@@ -1,6 +1,7 @@
 """The agent's HTTP server and its reports."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,11 @@ def test_a_failure_stays_visible_while_it_is_tried_again() -> None:
     for step in (Fetch(wanted=WANTED), Load(wanted=WANTED), Idle(phase=AgentPhase.FAILED)):
         report = make_report(step, failure=FAILURE, record=FETCHED)
         assert (report.phase, report.reason, report.revision) == (AgentPhase.FAILED, Reason.MODEL_LOAD_FAILED, "r1")
-        assert len(report.message) == 2048
+        assert (len(report.message), report.attempts) == (2048, 1)
+        again = make_report(step, failure=replace(FAILURE, attempts=7), record=FETCHED)
+        assert AgentReport.model_validate_json(again.model_dump_json(by_alias=True)).attempts == 7
     ready = make_report(Idle(phase=AgentPhase.READY), failure=FAILURE, record=FETCHED)
-    assert (ready.phase, ready.reason, ready.message) == (AgentPhase.READY, None, "")
+    assert (ready.phase, ready.reason, ready.message, ready.attempts) == (AgentPhase.READY, None, "", 0)
     assert (ready.digest, ready.fetched_bytes, ready.total_bytes) == (FETCHED.digest, 9, 9)
 
 

@@ -2,10 +2,14 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from conch.api.assignment import AgentReport
+from conch.api.model_deployment import InvalidSpec, parse_spec
+from conch.api.rollout import RolloutPhase, RolloutStatus, Strategy
+from conch.api.status import ModelDeploymentStatus
 from conch.app.agent_reports import Answer
 from conch.core.observed import ObservedPod
 from tests.unit.test_app_agent_reports import FETCHING, KEY, OWNER, POD, READY, SERVING, Scene
@@ -32,6 +36,68 @@ def test_a_pod_on_its_way_is_asked_every_second(observed: ObservedPod, report: A
 def test_a_pod_that_serves_is_asked_about_every_half_minute() -> None:
     assert not _due(Scene(SERVING), SERVING, READY, 23)
     assert _due(Scene(SERVING), SERVING, READY, 31)
+
+
+QUEUE_TIME: dict[str, Any] = {"queueTime": {"maxMilliseconds": 5}}
+SUCCESS: dict[str, Any] = {"successRate": {"minimumPercent": 99}}
+JUDGED: dict[str, Any] = {"analysis": [SUCCESS, QUEUE_TIME], "phase": RolloutPhase.SHIFTING, "is_open": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 2),
+        ({"phase": RolloutPhase.BAKING}, 2),
+        ({"is_open": False}, 30),
+        ({"analysis": [SUCCESS]}, 30),
+        ({"analysis": []}, 30),
+        ({"analysis": None}, 30),
+        ({"phase": RolloutPhase.DRAINING}, 30),
+        ({"phase": RolloutPhase.HALTED}, 30),
+        ({"phase": None}, 30),
+        ({"readable": False}, 30),
+    ],
+    ids=[
+        "judged by its queue",
+        "baking",
+        "no window",
+        "by other checks",
+        "by none",
+        "by default",
+        "over",
+        "halted",
+        "no rollout",
+        "a spec that cannot be read",
+    ],
+)
+def test_a_pod_that_serves_is_asked_often_only_while_its_queue_is_judged(
+    fields: dict[str, Any], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"readable": True, **JUDGED, **fields}
+    declared = {} if said["analysis"] is None else {"analysis": said["analysis"]}
+    model = {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}
+    spec = parse_spec({"model": model, "rollout": declared} if said["readable"] else {"model": "none"})
+    assert isinstance(spec, InvalidSpec) is not said["readable"], spec
+    at = "2026-01-01T00:00:00Z"
+    rollout = said["phase"] and RolloutStatus(
+        id="w1",
+        revision="r1",
+        from_revision="r0",
+        strategy=Strategy.SURGE,
+        phase=said["phase"],
+        observed_since=at if said["is_open"] else None,
+        started_at=at,
+    )
+    scene = Scene(SERVING)
+    owner = replace(OWNER, spec=spec, status=ModelDeploymentStatus(rollout=rollout))
+    monkeypatch.setattr(scene, "model_deployment", lambda _: owner)
+    scene.reports._answers[SERVING.uid] = Answer(report=READY)
+    assert scene.reports._due_now() != [], "never asked yet"
+    asked_at = scene.reports._asked_at[SERVING.uid]
+    scene.clock.now = asked_at + seconds - 0.1
+    assert scene.reports._due_now() == []
+    scene.clock.now = asked_at + seconds + 0.1
+    assert scene.reports._due_now() != []
 
 
 def test_a_pod_that_ceases_to_serve_is_asked_at_once() -> None:

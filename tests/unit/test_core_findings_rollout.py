@@ -255,6 +255,27 @@ def test_a_candidate_is_not_expected_to_have_all_of_its_pods_at_once() -> None:
     expect(find_in(rolling(candidate_replicas=1), SERVES, replicas=4), Severity.PROGRESSING, Reason.ROLLING_OUT)
 
 
+@pytest.mark.parametrize(
+    "succession",
+    [
+        rolling(),
+        rolling(paused=True),
+        rolling(observed_since=AT),
+        rolling(RolloutPhase.BAKING, step=2, weight=100),
+        rolling(RolloutPhase.ROLLING_BACK, cause=RollbackCause.ABORTED, message="by command"),
+    ],
+    ids=["on the way", "paused", "until promoted", "baking", "back"],
+)
+def test_nothing_is_said_of_a_rollout_without_pods(succession: Succession) -> None:
+    """Suspended: nothing is on its way, and what is said is that nothing is to run."""
+    rollout_checks = ("the_way_back_is_over", "the_rollout_is_over")
+    running = find_in(succession)
+    assert running is not None
+    assert running.check in rollout_checks
+    suspended = find_in(succession, replicas=0)
+    assert suspended is None or suspended.check not in rollout_checks
+
+
 def test_a_rollout_that_is_over_leaves_nothing_to_find() -> None:
     for phase in (RolloutPhase.DRAINING, RolloutPhase.DONE):
         over = replace(rolling(phase, weight=100), stable=WANTED, candidate=None)

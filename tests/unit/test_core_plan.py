@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from conch.api import names
+from conch.api.assignment import AgentPhase
 from conch.api.command import Command, Verb
 from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
 from conch.api.rollout import RolloutPhase, RolloutStatus
 from conch.api.source_policy import SourcePolicy
-from conch.api.status import ConditionType
+from conch.api.status import ConditionType, ModelDeploymentStatus
 from conch.core.actions import (
     Action,
     Apply,
@@ -181,6 +182,23 @@ def test_a_workload_is_kept_while_the_service_is_missing() -> None:
     assert _touched(world.plan()) == [f"Apply {service}"]
 
 
+def test_the_record_of_what_served_is_kept_from_the_moment_another_takes_over() -> None:
+    """In the very step in which it is over it is no longer the stable one; its record must outlive that too."""
+    world = _serving(gateway={"mode": "Direct"})
+    first = world.status.stable
+    assert first is not None
+    record = ChildId(kind=ChildKind.CONTROLLER_REVISION, name=names.workload_object("sentiment", first.workload))
+    world.edit(model={**MODEL, "version": 2})
+    for _ in range(12):
+        world.serve()
+        planned = world.step()
+        assert f"Delete {record}" not in _touched(planned)
+    assert world.status.stable is not None
+    assert (world.status.stable.version, world.status.past) == (2, (first.revision,))
+    assert record in world.children
+    assert _deployments(world) == {world.status.stable.workload}, "only its record is left"
+
+
 # A rollout and the gateways.
 
 
@@ -209,6 +227,49 @@ def _steps(world: World, rounds: int = 8) -> RolloutStatus:
         world.serve()
     assert world.status.rollout is not None
     return world.status.rollout
+
+
+def test_a_rollout_is_looked_at_every_second_only_while_it_is_judged() -> None:
+    world = _serving()
+    steps = [{"weight": 50, "pause": "UntilPromoted"}]
+    world.edit(model={**MODEL, "version": 2}, rollout={"keepWarmSeconds": 0, "steps": steps, "analysis": []})
+    world.step()
+    starting = world.plan()
+    assert starting.status.rollout is not None
+    assert (starting.status.rollout.observed_since, starting.requeue_after) == (None, timedelta(seconds=5))
+    for _ in range(6):
+        world.step()
+        world.serve()
+    judged = world.plan()
+    assert judged.status.rollout is not None
+    assert (judged.status.rollout.observed_since is None, judged.requeue_after) == (False, timedelta(seconds=1))
+    world.edit(suspend=True)
+    for _ in range(4):
+        world.step()
+        world.run_pods()
+    suspended = world.plan()
+    assert suspended.status.rollout is not None
+    assert (suspended.status.rollout.phase, suspended.status.rollout.observed_since) == (RolloutPhase.SHIFTING, None)
+    assert suspended.requeue_after is None
+
+
+def test_a_status_with_long_words_of_agents_is_one_that_can_be_read() -> None:
+    """The API server refuses one that is too long, and nothing of the rollout would be written any more."""
+    world = _shifting()
+    assert world.status.candidate is not None
+    long = "no such backend " * 128
+    for name, pod in world.pods.items():
+        if pod.workload == world.status.candidate.workload:
+            assert pod.report
+            failed = pod.report.model_copy(
+                update={"phase": AgentPhase.FAILED, "message": long, "attempts": 3, "golden": None}
+            )
+            world.pods[name] = replace(pod, ready=False, report=failed)
+    for _ in range(4):
+        world.step()
+        assert ModelDeploymentStatus.model_validate(world.status.to_wire()) == world.status
+    (rejected,) = world.status.rejected
+    assert long[:1400] in rejected.message
 
 
 def test_a_silent_gateway_holds_no_rollout_up() -> None:

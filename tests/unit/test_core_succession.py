@@ -25,7 +25,7 @@ from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.observed import Observed, ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.commands import Obeyed
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.machine import STABLE_LOST_PATIENCE, UNDER_WAY
 from conch.core.rollout.verified import ready_pods
 from conch.core.succession import Succession, succeed
 
@@ -36,6 +36,7 @@ NEW = ServedRevision(revision="new", version=2, workload="w2")
 PROVEN = NEW.model_copy(update={"digest": DIGEST, "loaded": True})
 NO_GOLDEN_SET = GoldenReport(outcome=GoldenOutcome.ABSENT)
 POLICY = InstallationPolicy(triton_image="triton:1", agent_image="conch:1")
+LOST_SECONDS = int(STABLE_LOST_PATIENCE.total_seconds())
 
 
 def _pods(served: ServedRevision, count: int = 1, **fields: Any) -> tuple[ObservedPod, ...]:
@@ -84,6 +85,7 @@ def _succeed(
     created: int = 2,
     traffic: tuple[TrafficShare, ...] = (),
     past: tuple[str, ...] = (),
+    rolled_back_to: str | None = None,
     now: datetime = NOW,
     **spec: Any,
 ) -> Succession:
@@ -113,7 +115,7 @@ def _succeed(
         owner,
         read,
         wanted,
-        Obeyed(rollout=rollout, rejected=rejected, rolled_back_to=None, command=command),
+        Obeyed(rollout=rollout, rejected=rejected, rolled_back_to=rolled_back_to, command=command),
         Observed(pods=pods),
         acknowledged=True,
         policy=POLICY,
@@ -174,7 +176,8 @@ def test_nothing_is_sent_to_a_first_revision_of_which_no_pod_is_proven() -> None
 
 
 def test_a_first_revision_that_serves_somewhat_is_kept_until_the_next_is_proven() -> None:
-    third = _succeed(*_pods(NEW), wanted="third", stable=None, rollout=None, replicas=2)
+    traffic = (TrafficShare(revision="new", workload="w2", weight=100),)
+    third = _succeed(*_pods(NEW), wanted="third", stable=None, rollout=None, replicas=2, traffic=traffic)
     assert third.stable == NEW
     assert third.candidate is not None
     assert third.candidate.workload == names.workload_id("uid", 3)
@@ -182,8 +185,21 @@ def test_a_first_revision_that_serves_somewhat_is_kept_until_the_next_is_proven(
     assert (third.rollout.revision, third.rollout.from_revision, third.rollout.stable_replicas) == ("third", "new", 2)
 
 
-def test_a_first_revision_that_does_not_serve_is_given_up_for_the_next() -> None:
-    third = _succeed(*_pods(NEW, ready=False), wanted="third", stable=None, rollout=None)
+@pytest.mark.parametrize(
+    ("pods", "traffic"),
+    [
+        (_pods(NEW, ready=False), (TrafficShare(revision="new", workload="w2", weight=100),)),
+        ((), (TrafficShare(revision="new", workload="w2", weight=100),)),
+        # Ready, and never verified: its golden set may say that it is not to serve.
+        (_pods(NEW), ()),
+        (_pods(NEW), (TrafficShare(revision="old", workload="w1", weight=100),)),
+    ],
+    ids=["its pods are not ready", "it has no pods", "it never had traffic", "another had"],
+)
+def test_a_first_revision_that_does_not_serve_is_given_up_for_the_next(
+    pods: tuple[ObservedPod, ...], traffic: tuple[TrafficShare, ...]
+) -> None:
+    third = _succeed(*pods, wanted="third", stable=None, rollout=None, replicas=2, traffic=traffic)
     assert (third.stable, third.rollout) == (None, None)
     assert third.candidate is not None
     assert (third.candidate.revision, third.workloads_created) == ("third", 3)
@@ -347,6 +363,22 @@ def test_a_third_revision_mid_way_replaces_the_second() -> None:
     assert _phase(third) in UNDER_WAY
 
 
+def test_what_serves_alone_stays_until_a_third_revision_takes_over() -> None:
+    shifted = _rollout(RolloutPhase.SHIFTING, weight=50, ready=1)
+    pods = (*_pods(OLD, ready=False), *_pods(NEW))
+    back = _goes_on(*pods, wanted="third", rollout=shifted, seconds=LOST_SECONDS)
+    assert (back.stable, back.candidate, _phase(back)) == (OLD, NEW, RolloutPhase.ROLLING_BACK)
+    over = _goes_on(*pods, wanted="third", rollout=shifted, seconds=LOST_SECONDS + 1)
+    assert (over.stable, over.candidate, _phase(over)) == (NEW, None, RolloutPhase.DRAINING)
+    assert (over.weight_of(NEW), over.past, over.rejected) == (100, ("old",), ())
+    third = _goes_on(*pods, wanted="third", rollout=shifted, seconds=LOST_SECONDS + 2)
+    assert third.rollout is not None
+    assert (third.stable, third.rollout.revision, third.rollout.from_revision) == (NEW, "third", "new")
+    # Who asks for the lost revision itself waits for it.
+    reverted = _goes_on(*pods, wanted="old", rollout=shifted, seconds=2 * LOST_SECONDS)
+    assert (reverted.stable, _phase(reverted)) == (OLD, RolloutPhase.ROLLING_BACK)
+
+
 # What was stable before.
 
 
@@ -386,6 +418,80 @@ def test_a_revision_that_fails_is_rejected_with_why() -> None:
             revision="new", cause=RollbackCause.CANDIDATE_FAILED, message=message, at="2026-01-01T12:00:00Z"
         ),
     )
+
+
+LONG = "no such backend " * 128
+"""As long as an agent's message may be: 2048 characters."""
+
+
+@pytest.mark.parametrize(
+    ("pod", "rollout", "cause"),
+    [
+        (
+            {"report": AgentReport(phase=AgentPhase.FAILED, revision="new", message=LONG)},
+            _rollout(RolloutPhase.SHIFTING, weight=0),
+            RollbackCause.CANDIDATE_FAILED,
+        ),
+        (
+            {
+                "report": AgentReport(
+                    phase=AgentPhase.READY,
+                    revision="new",
+                    replays_golden_set=True,
+                    golden=GoldenReport(outcome=GoldenOutcome.FAILED, message=LONG),
+                )
+            },
+            ROLLOUT,
+            RollbackCause.GOLDEN_SET_FAILED,
+        ),
+        (
+            {
+                "report": AgentReport(
+                    phase=AgentPhase.READY,
+                    revision="new",
+                    replays_golden_set=True,
+                    golden=GoldenReport(outcome=GoldenOutcome.ERROR, message=LONG),
+                )
+            },
+            _rollout(deadline="2026-01-01T12:00:00Z"),
+            RollbackCause.CANDIDATE_FAILED,
+        ),
+        (
+            {"report": None, "scheduled": False, "unschedulable_message": LONG * 9},
+            _rollout(strategy=Strategy.RECREATE, stable_replicas=0, deadline="2026-01-01T12:00:00Z"),
+            RollbackCause.DEADLINE_EXCEEDED,
+        ),
+    ],
+    ids=["an agent fails", "other answers", "no golden set", "no room"],
+)
+def test_whatever_others_say_of_a_failure_fits_into_a_status(
+    pod: dict[str, Any], rollout: RolloutStatus, cause: RollbackCause
+) -> None:
+    """One that does not is refused as a whole, and the rollout with it."""
+    assert len(LONG) == 2048
+    stable = () if rollout.strategy is Strategy.RECREATE else _pods(OLD)
+    failed = _goes_on(*stable, *_pods(NEW, **{"ready": False, **pod}), rollout=rollout, seconds=2)
+    if rollout.strategy is Strategy.RECREATE:
+        assert failed.rollout is not None
+        failed = _goes_on(*_pods(OLD), rollout=failed.rollout, seconds=3)
+    (rejected,) = failed.rejected
+    assert rejected.cause is cause
+    assert 1400 < len(rejected.message) <= 2048
+    status = ModelDeploymentStatus(
+        stable=failed.stable, rollout=failed.rollout, rejected=failed.rejected, workloads_created=2
+    )
+    assert ModelDeploymentStatus.model_validate(status.to_wire()) == status
+
+
+@pytest.mark.parametrize(("back_to", "kept"), [("new", None), ("older", "older")])
+def test_a_rollback_to_a_revision_that_fails_is_over(back_to: str, kept: str | None) -> None:
+    """Then the spec's own is not held back for its sake any more than that it is rejected itself."""
+    shifted = _rollout(RolloutPhase.SHIFTING, weight=0)
+    pods = (*_pods(OLD), *_pods(NEW, ready=False, report=FAILED_POD))
+    failed = _succeed(*pods, rollout=shifted, rolled_back_to=back_to)
+    assert (_phase(failed), failed.rolled_back_to) == (RolloutPhase.HALTED, kept)
+    under_way = _succeed(*_pods(OLD), rolled_back_to=back_to)
+    assert under_way.rolled_back_to == back_to
 
 
 def test_the_same_spec_does_not_start_a_rejected_revision_again() -> None:
@@ -441,12 +547,22 @@ def test_a_resumed_object_is_not_taken_over_while_its_stable_pods_start() -> Non
     shifted = _rollout(RolloutPhase.SHIFTING, weight=10, steps=(Step(weight=10, pause=Pause.UNTIL_PROMOTED),), ready=1)
     suspended = _succeed(rollout=shifted, suspend=True)
     assert suspended.rollout is not None
-    starting = _goes_on(*_pods(OLD, ready=False), *_pods(NEW), rollout=suspended.rollout, seconds=120)
+    starting = _goes_on(*_pods(OLD, ready=False), *_pods(NEW), rollout=suspended.rollout, seconds=2 * LOST_SECONDS)
     assert starting.rollout is not None
     assert (starting.stable, starting.rollout.step, starting.weight_of(PROVEN)) == (OLD, 0, 10)
     # Where they were ready before, the same is a loss.
-    lost = _goes_on(*_pods(OLD, ready=False), *_pods(NEW), rollout=shifted, seconds=32)
+    lost = _goes_on(*_pods(OLD, ready=False), *_pods(NEW), rollout=shifted, seconds=LOST_SECONDS + 2)
     assert lost.weight_of(PROVEN) == 100
+
+
+def test_a_way_back_of_a_suspended_object_is_over_and_what_failed_stays_rejected() -> None:
+    back = _rollout(
+        RolloutPhase.ROLLING_BACK, weight=100, ready=1, cause=RollbackCause.ANALYSIS_FAILED, message="9 % failed"
+    )
+    over = _succeed(rollout=back, suspend=True)
+    assert (over.stable, over.candidate, _phase(over)) == (OLD, None, RolloutPhase.HALTED)
+    assert [(each.revision, each.cause) for each in over.rejected] == [("new", RollbackCause.ANALYSIS_FAILED)]
+    assert over.weight_of(OLD) == 100
 
 
 @pytest.mark.parametrize("spec", [{"suspend": True}, {"replicas": 0}])

@@ -18,7 +18,9 @@ from conch.api.rollout import (
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import (
+    CHECKS_INTERVAL,
     FAILURES,
+    STABLE_LOST_PATIENCE,
     UNDER_WAY,
     WAY_BACK_PATIENCE,
     Sight,
@@ -37,6 +39,7 @@ POLICY: Final = Rollout(
 )
 FAILED: Final = CheckResult(name="successRate", verdict=Verdict.FAIL, message="9 % of 400 requests failed")
 GOOD: Final = CheckResult(name="successRate", verdict=Verdict.PASS, samples=400)
+LOST_SECONDS: Final = int(STABLE_LOST_PATIENCE.total_seconds())
 
 
 def at(seconds: float) -> str:
@@ -129,22 +132,23 @@ TRANSITIONS: Final = """
 Provisioning            | S0   | P      | V       | S0      | S0     | S0    | H analysis | H golden | P         | H late | P       | V      | P
 Verifying               | S0   | V      | V       | S0      | S0     | S0    | H analysis | H golden | V         | H late | V       | V      | V
 Shifting 0              | S0*  | S0     | S0      | S0      | S0*    | S0*   | R analysis | R golden | R trouble | R late | S0      | S0*    | S0
-  - its pause not over  | S0*  | S0*    | S0*     | S0*     | S0*    | S0*   | R analysis | R golden | R trouble | S0*    | S0*     | S0*    | S0*
-  - its pause over      | S1   | S0*    | S0*     | S1      | S0*    | S0*   | R analysis | R golden | R trouble | S0*    | S0*     | S0*    | S0*
+  - its pause not over  | S0*  | S0     | S0      | S0*     | S0*    | S0*   | R analysis | R golden | R trouble | S0     | S0      | S0*    | S0
+  - its pause over      | S1   | S0     | S0      | S1      | S0*    | S0*   | R analysis | R golden | R trouble | S0     | S0      | S0*    | S0
 Shifting 1              | S1*  | S1     | S1      | S1      | S1*    | S1*   | R analysis | R golden | R trouble | R late | S1      | S1*    | S1
-  - until promoted      | S1*  | S1*    | S1*     | S1*     | S1*    | S1*   | R analysis | R golden | R trouble | S1*    | S1*     | S1*    | S1*
-  - promoted            | S2   | S1*    | S1*     | S2      | S2     | S2    | R analysis | R golden | R trouble | S1*    | S1*     | S1*    | S1*
+  - until promoted      | S1*  | S1     | S1      | S1*     | S1*    | S1*   | R analysis | R golden | R trouble | S1     | S1      | S1*    | S1
+  - promoted            | S2   | S1     | S1      | S2      | S2     | S2    | R analysis | R golden | R trouble | S1     | S1      | S1*    | S1
 Shifting all            | B    | S2     | S2      | S2      | B      | B     | R analysis | R golden | R trouble | R late | S2      | B      | S2
 Baking                  | B    | B      | B       | B       | B      | B     | R analysis | R golden | R trouble | B      | B       | B      | B
   - long enough         | D    | B      | B       | D       | B      | B     | R analysis | R golden | R trouble | B      | B       | B      | B
   - at once by promotion | D   | B      | B       | D       | D      | D     | R analysis | R golden | R trouble | B      | B       | B      | B
   - its pods were lost  | B    | B      | B       | B       | B      | B     | H analysis | H golden | H trouble | H late | B       | B      | B
-RollingBack             | R    | R      | R       | R       | R      | R     | R          | R        | R         | R      | R       | R      | R
-  - all back            | H    | H      | H       | R       | H      | H     | H          | H        | H         | H      | H       | H      | R
+RollingBack             | R    | R      | R       | R       | R      | R     | R          | R        | R         | R      | R       | R      | H
+  - all back            | H    | H      | H       | R       | H      | H     | H          | H        | H         | H      | H       | H      | H
 """  # noqa: E501 - a table
 """P(rovisioning), V(erifying), S(hifting) with its step, B(aking), D(raining), R(ollingBack), H(alted); and the cause.
 
-`*` means that the share of the step is observed at every gateway. What has no traffic is back at once.
+`*` means that the share of the step is observed at every gateway; what falls to none is observed anew. What has no
+traffic is back at once.
 """
 CAUSES: Final = {
     "analysis": RollbackCause.ANALYSIS_FAILED,
@@ -302,7 +306,7 @@ def test_a_pause_ends_no_deadline_of_pods_that_do_not_come() -> None:
 
 
 def test_a_paused_rollout_follows_the_replicas() -> None:
-    start = a_rollout(S, "4+2@50", step=1, paused=True)
+    start = a_rollout(S, "4+2@50", step=1, observed_since=at(-5), paused=True)
     more, fewer = run(start, seconds=5, replicas=8), run(start, seconds=5, replicas=2)
     assert (more.stable_replicas, more.candidate_replicas, more.weight) == (8, 4, 50)
     assert (fewer.stable_replicas, fewer.candidate_replicas, fewer.weight) == (2, 1, 50)
@@ -392,6 +396,27 @@ def test_a_candidate_without_its_pods_never_goes_on(name: str) -> None:
     assert run(after, seconds=2).weight == start.weight
 
 
+@pytest.mark.parametrize("name", [name for name, start in STARTS.items() if start.observed_since and start.weight])
+def test_a_share_that_was_lost_is_observed_anew(name: str) -> None:
+    """Else the time without requests would count as time in which nothing was wrong."""
+    start = STARTS[name].model_copy(update={"promoted": 0})
+    lost = advance(start, a_sight(start, ready=0))
+    assert (lost.phase, lost.step, lost.weight, lost.observed_since) == (start.phase, start.step, 0, None)
+    assert window_of(lost) is None
+    later = NOW + timedelta(seconds=300)
+    back = advance(lost, a_sight(lost, ready=start.candidate_replicas, now=later))
+    assert (back.weight, back.observed_since) == (start.weight, None)
+    observed = advance(back, a_sight(back, now=later))
+    assert (observed.phase, observed.step, observed.observed_since) == (start.phase, start.step, at(300))
+    assert advance(observed, a_sight(observed, now=later)) == observed, "its time begins anew"
+
+
+def test_a_share_of_which_something_is_left_stays_observed() -> None:
+    start = STARTS["  - until promoted"]
+    fewer = advance(start, a_sight(start, ready=1))
+    assert (fewer.weight, fewer.observed_since) == (25, start.observed_since)
+
+
 # Ways back.
 
 
@@ -452,9 +477,48 @@ def test_a_way_back_with_too_few_stable_pods_is_over_in_the_end(strategy: Strate
     start = roll_back(a_rollout(S, split, strategy=strategy, step=1), RollbackCause.ABORTED, "by command")
     before, after = run(start, seconds=59, stable=1), run(start, seconds=120, stable=1)
     assert (before.phase, before.weight > 0) == (R, True)
-    assert after.weight == 0
-    # Who took pods from the stable revision still has to give all of them back, one by one.
-    assert after.phase is (RolloutPhase.HALTED if strategy is Strategy.SURGE else R)
+    # Who took pods from the stable revision has given the places of all of them back.
+    assert (after.phase, after.weight, after.stable_replicas) == (RolloutPhase.HALTED, 0, 4)
+
+
+def test_after_its_time_a_way_back_takes_all_places_of_a_replacement_at_once() -> None:
+    start = a_rollout(R, "2+2@50", strategy=Strategy.REPLACE, cause=RollbackCause.ABORTED, deadline=at(60))
+    early = advance(start, a_sight(start, stable=1, now=NOW + timedelta(seconds=59)))
+    assert (early.stable_replicas, early.candidate_replicas) == (2, 2), "the next only once its own are ready"
+    late = advance(start, a_sight(start, stable=1, now=NOW + timedelta(seconds=60)))
+    assert (late.stable_replicas, late.candidate_replicas, late.weight) == (2, 0, 0)
+    # With no stable pod at all the candidate's are all that serve.
+    nobody = advance(start, a_sight(start, stable=0, now=NOW + timedelta(seconds=60)))
+    assert (nobody.candidate_replicas, nobody.weight) == (2, 50)
+
+
+@pytest.mark.parametrize("cause", [RollbackCause.SUPERSEDED, RollbackCause.ANALYSIS_FAILED])
+@pytest.mark.parametrize(
+    ("fields", "lost_seconds", "phase"),
+    [
+        ({}, LOST_SECONDS, RolloutPhase.DRAINING),
+        ({}, LOST_SECONDS - 1, R),
+        ({"superseded": False}, LOST_SECONDS, R),
+        ({"ready": 0}, LOST_SECONDS, R),
+        ({"stable": 1}, LOST_SECONDS, R),
+        ({"stable": 1, "ready": 0}, 9 * LOST_SECONDS, R),
+    ],
+    ids=["lost", "not for long", "the stable one is asked for", "neither serves", "it is back", "it alone serves"],
+)
+def test_who_is_on_its_way_back_to_a_revision_that_is_lost_stays_until_the_next_takes_over(
+    fields: dict[str, Any], lost_seconds: int, phase: RolloutPhase, cause: RollbackCause
+) -> None:
+    start = a_rollout(R, "4+2@50", step=1, cause=cause, stable_lost_since=at(-lost_seconds))
+    after = advance(start, a_sight(start, **{"stable": 0, "superseded": True, **fields}))
+    assert after.phase is phase
+    assert (after.finished_at == at(0)) is (phase is RolloutPhase.DRAINING)
+    if phase is RolloutPhase.DRAINING:
+        assert after.weight == 50, "nothing is taken from it"
+
+
+def test_a_stable_revision_that_never_served_since_a_pause_of_all_is_not_lost_on_the_way_back() -> None:
+    start = a_rollout(R, "4+2@50", step=1, cause=RollbackCause.SUPERSEDED, stable_served=False)
+    assert run(start, seconds=3 * LOST_SECONDS, stable=0, superseded=True).phase is R
 
 
 def test_a_way_back_never_gives_traffic_again_to_who_has_lost_it() -> None:
@@ -498,6 +562,15 @@ def test_trouble_is_waited_out_only_by_who_took_nothing_from_the_stable_revision
     late = {**trouble, "now": NOW + timedelta(seconds=1)}
     after = advance(start, a_sight(start, **late))
     assert (after.cause, after.message) == (RollbackCause.CANDIDATE_FAILED, "CrashLooping: it crashes")
+
+
+def test_trouble_that_may_pass_by_itself_gives_nothing_back_before_the_deadline() -> None:
+    start = a_rollout(S, "4+2@50", step=1, observed_since=at(-5), ready=2, deadline=at(1))
+    trouble: dict[str, Any] = {"ready": 1, "trouble": "SourceUnreachable: a hiccup", "trouble_lasts": False}
+    assert advance(start, a_sight(start, **trouble)).cause is None
+    assert advance(start, a_sight(start, **{**trouble, "trouble_lasts": True})).cause is RollbackCause.CANDIDATE_FAILED
+    late = advance(start, a_sight(start, **trouble, now=NOW + timedelta(seconds=1)))
+    assert (late.cause, late.message) == (RollbackCause.CANDIDATE_FAILED, "SourceUnreachable: a hiccup")
 
 
 # Deadlines.
@@ -579,6 +652,39 @@ def test_who_recreates_and_finds_no_room_for_long_goes_back_at_once(
     assert after.message == ("its pods find no room: no GPU" if goes_back else "")
 
 
+@pytest.mark.parametrize(
+    ("strategy", "split", "ready"),
+    [
+        (Strategy.REPLACE, "3+0@0", 0),
+        (Strategy.REPLACE, "1+2@66", 2),
+        (Strategy.RECREATE, "0+0@0", 0),
+    ],
+)
+def test_a_deadline_runs_while_old_pods_do_not_end(strategy: Strategy, split: str, ready: int) -> None:
+    """All the pods that it asks for are there, and it gets no further."""
+    start = a_rollout(S if ready else P, split, strategy=strategy, step=0 if strategy is Strategy.RECREATE else 2)
+    fleet = Fleet(
+        stable_ready=start.stable_replicas,
+        stable_left=start.stable_replicas + 1,
+        candidate_ready=ready,
+        candidate_left=ready,
+    )
+    stuck = advance(start, a_sight(start, fleet=fleet))
+    assert (stuck.stable_replicas, stuck.candidate_replicas) == (start.stable_replicas, start.candidate_replicas)
+    assert stuck.deadline == at(600)
+    assert advance(stuck, a_sight(stuck, fleet=fleet, now=NOW + timedelta(seconds=599))) == stuck
+    after = advance(stuck, a_sight(stuck, fleet=fleet, now=NOW + timedelta(seconds=600)))
+    assert (after.cause, after.message) == (
+        RollbackCause.DEADLINE_EXCEEDED,
+        "for 600 s no more of its pods came to serve",
+    )
+
+
+def test_a_replacement_that_has_the_pods_of_its_step_is_not_late() -> None:
+    start = a_rollout(S, "3+1@25", strategy=Strategy.REPLACE, observed_since=at(-5), ready=1, deadline=at(600))
+    assert advance(start, a_sight(start)).deadline is None
+
+
 @pytest.mark.parametrize("name", ["  - its pause not over", "  - until promoted", "Baking", "Shifting 0"])
 @pytest.mark.parametrize("fields", [{}, {"paused": True}, {"promoted": 0}])
 def test_a_deadline_runs_wherever_pods_are_missing(name: str, fields: dict[str, Any]) -> None:
@@ -628,10 +734,10 @@ def test_auto_without_room_for_long_replaces() -> None:
     assert (after.stable_replicas, after.candidate_replicas, after.steps) == (3, 1, STEPS)
 
 
-@pytest.mark.parametrize("fields", [{"replicas": 1}, {"through_gateways": False}])
-def test_auto_without_room_recreates_where_nothing_can_be_split(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("through_gateways", [True, False])
+def test_auto_without_room_recreates_where_there_is_but_one_pod(through_gateways: bool) -> None:
     start = a_rollout(P, "1+1@0")
-    after = advance(start, a_sight(start, ready=0, **{**NO_ROOM, **fields}))
+    after = advance(start, a_sight(start, ready=0, replicas=1, through_gateways=through_gateways, **NO_ROOM))
     assert (after.strategy, after.steps, after.step) == (Strategy.RECREATE, (), 0)
     assert after.strategy_reason == (
         "Auto: no room for a pod beside the old one (3 Insufficient nvidia.com/gpu); requests are held while it starts"
@@ -641,12 +747,28 @@ def test_auto_without_room_recreates_where_nothing_can_be_split(fields: dict[str
 
 @pytest.mark.parametrize(
     "fields",
-    [{"no_room_for_long": False}, {"policy": POLICY}, {"policy": AUTO.model_copy(update={"paused": True})}],
-    ids=["not for long", "who asked for Surge", "paused"],
+    [
+        {"no_room_for_long": False},
+        {"policy": POLICY},
+        {"policy": AUTO.model_copy(update={"paused": True})},
+        {"through_gateways": False},
+    ],
+    ids=["not for long", "who asked for Surge", "paused", "several pods without a gateway"],
 )
 def test_who_keeps_its_strategy(fields: dict[str, Any]) -> None:
-    start = a_rollout(P, "4+2@0")
-    assert advance(start, a_sight(start, ready=0, **{**NO_ROOM, **fields})).strategy is Strategy.SURGE
+    start = a_rollout(P, "4+2@0", strategy_reason="why", deadline=at(600))
+    after = run(start, seconds=700, ready=0, **{**NO_ROOM, **fields})
+    # It waits, and takes nothing from anybody meanwhile.
+    expected = {"candidate_replicas": 1, "deadline": None}
+    assert after == start.model_copy(update=expected)
+
+
+@pytest.mark.parametrize(("ready", "weight"), [(3, 75), (0, 0)])
+def test_auto_changes_nothing_any_more_once_all_traffic_was_there(ready: int, weight: int) -> None:
+    start = STARTS["Baking"]
+    after = run(start, seconds=700, ready=ready, **NO_ROOM)
+    assert (after.phase, after.strategy, after.cause) == (B, Strategy.SURGE, None)
+    assert (after.stable_replicas, after.candidate_replicas, after.weight) == (4, 4, weight)
 
 
 def test_auto_that_replaces_never_surges_again() -> None:
@@ -679,21 +801,22 @@ def test_a_stable_revision_that_is_lost_hands_over_without_steps_or_checks() -> 
     fields: dict[str, Any] = {"stable": 0, "ready": 1, "verdict": Verdict.INCONCLUSIVE}
     rollout = advance(rollout, a_sight(rollout, **fields))
     assert (rollout.stable_lost_since, rollout.step) == (at(0), 0)
-    rollout = advance(rollout, a_sight(rollout, **fields, now=NOW + timedelta(seconds=29)))
+    rollout = advance(rollout, a_sight(rollout, **fields, now=NOW + STABLE_LOST_PATIENCE - timedelta(seconds=1)))
     assert (told(rollout), rollout.weight) == ("S0*", 25)
-    rollout = advance(rollout, a_sight(rollout, **fields, now=NOW + timedelta(seconds=30)))
+    rollout = advance(rollout, a_sight(rollout, **fields, now=NOW + STABLE_LOST_PATIENCE))
     assert (rollout.step, rollout.candidate_replicas, rollout.weight) == (2, 4, 100)
-    rollout = advance(rollout, a_sight(rollout, **fields, now=NOW + timedelta(seconds=31)))
+    rollout = advance(rollout, a_sight(rollout, **fields, now=NOW + STABLE_LOST_PATIENCE + timedelta(seconds=1)))
     assert rollout.weight == 100, "one pod is better than none"
     fields["ready"] = 4
-    for second in (32, 33):
-        rollout = advance(rollout, a_sight(rollout, **fields, now=NOW + timedelta(seconds=second)))
+    for second in (2, 3):
+        later = NOW + STABLE_LOST_PATIENCE + timedelta(seconds=second)
+        rollout = advance(rollout, a_sight(rollout, **fields, now=later))
     assert (rollout.phase, rollout.step) == (RolloutPhase.DRAINING, 2), "neither checks nor time, and no step twice"
 
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_nobody_takes_over_who_has_no_pods_or_for_whom_nothing_is_lost(paused: bool) -> None:
-    start = a_rollout(S, "4+1@25", stable_lost_since=at(-30), paused=paused)
+    start = a_rollout(S, "4+1@25", stable_lost_since=at(-LOST_SECONDS), paused=paused)
     assert advance(start, a_sight(start, stable=0)).step == 2
     assert advance(start, a_sight(start, stable=0, ready=0)).step == 0
     back = advance(start, a_sight(start, stable=1))
@@ -705,22 +828,22 @@ def test_nobody_takes_over_who_has_no_pods_or_for_whom_nothing_is_lost(paused: b
 
 
 def test_a_pause_keeps_nobody_from_taking_over() -> None:
-    start = a_rollout(V, "3+1@0", strategy=Strategy.REPLACE, stable_lost_since=at(-30), paused=True)
+    start = a_rollout(V, "3+1@0", strategy=Strategy.REPLACE, stable_lost_since=at(-LOST_SECONDS), paused=True)
     after = run(start, seconds=60, stable=0)
     assert (after.stable_replicas, after.candidate_replicas, after.weight) == (0, 4, 100)
 
 
 def test_what_is_bad_takes_nothing_over() -> None:
-    start = a_rollout(S, "4+1@25", stable_lost_since=at(-30))
+    start = a_rollout(S, "4+1@25", stable_lost_since=at(-LOST_SECONDS))
     after = advance(start, a_sight(start, stable=0, verdict=Verdict.FAIL, checks=(FAILED,)))
     assert (after.phase, after.weight) == (R, 25)
 
 
-@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("name", [name for name, start in STARTS.items() if start.phase is not R])
 def test_what_is_suspended_stays_where_it_is(name: str) -> None:
     start = STARTS[name].model_copy(update={"stable_lost_since": at(-9)})
     frozen = advance(start, a_sight(start, replicas=0, golden_failure="x", verdict=Verdict.FAIL, checks=(FAILED,)))
-    expected = {"deadline": None, "stable_lost_since": None, "stable_served": False}
+    expected = {"deadline": None, "observed_since": None, "stable_lost_since": None, "stable_served": False}
     assert frozen == start.model_copy(update=expected)
     assert advance(frozen, a_sight(frozen, replicas=0, now=NOW + timedelta(days=9))) == frozen
 
@@ -736,27 +859,41 @@ def test_what_is_no_longer_suspended_goes_on() -> None:
 def test_what_is_resumed_is_not_taken_over_while_its_stable_pods_start() -> None:
     start = STARTS["  - until promoted"]
     frozen = advance(start, a_sight(start, replicas=0))
-    starting = run(frozen, seconds=300, stable=0)
+    starting = run(frozen, seconds=3 * LOST_SECONDS, stable=0)
     assert (starting.step, starting.weight, starting.stable_lost_since) == (1, 50, None)
     # Once one of them was ready, they can be lost.
     served = advance(starting, a_sight(starting, stable=1))
     assert (served.stable_served, served.stable_lost_since) == (True, None)
-    lost = run(served, seconds=31, stable=0)
+    assert run(served, seconds=LOST_SECONDS, stable=0).step == 1
+    lost = run(served, seconds=LOST_SECONDS + 1, stable=0)
     assert (lost.stable_lost_since, lost.step) == (at(0), 2)
 
 
-def test_a_way_back_that_was_suspended_gets_its_time_anew() -> None:
-    start = STARTS["RollingBack"].model_copy(update={"deadline": at(0)})
+def test_what_was_suspended_is_observed_for_its_whole_time_anew() -> None:
+    start = STARTS["  - its pause over"]
     frozen = advance(start, a_sight(start, replicas=0))
-    assert (frozen.phase, frozen.weight, frozen.deadline) == (R, 100, None)
-    resumed = advance(frozen, a_sight(frozen, stable=1))
-    assert (resumed.weight, resumed.deadline) == (75, at(60))
+    later = NOW + timedelta(days=1)
+    resumed = advance(frozen, a_sight(frozen, now=later))
+    assert (told(resumed), resumed.observed_since) == ("S0*", at(86400))
+    before = advance(resumed, a_sight(resumed, now=later + timedelta(seconds=59)))
+    assert told(before) == "S0*"
+    assert told(advance(before, a_sight(before, now=later + timedelta(seconds=60)))) == "S1"
+
+
+@pytest.mark.parametrize("strategy", [Strategy.SURGE, Strategy.REPLACE, Strategy.RECREATE])
+@pytest.mark.parametrize("split", ["4+4@100", "0+4@100", "2+2@50", "4+2@0"])
+def test_a_way_back_of_which_nothing_runs_any_more_is_over(strategy: Strategy, split: str) -> None:
+    cause = RollbackCause.ANALYSIS_FAILED
+    start = a_rollout(R, split, strategy=strategy, cause=cause, message="9 % failed", deadline=at(0), step=1)
+    over = advance(start, a_sight(start, replicas=0, acknowledged=False))
+    assert (over.phase, over.weight, over.deadline, over.finished_at) == (RolloutPhase.HALTED, 0, None, at(0))
+    assert (over.cause, over.message) == (cause, "9 % failed")
 
 
 # What is written.
 
 
-def test_numbers_that_only_grow_are_written_every_five_seconds() -> None:
+def test_numbers_that_only_grow_are_written_now_and_then() -> None:
     def check(samples: int, verdict: Verdict = Verdict.INCONCLUSIVE) -> tuple[CheckResult, ...]:
         return (CheckResult(name="successRate", verdict=verdict, samples=samples),)
 
@@ -767,9 +904,10 @@ def test_numbers_that_only_grow_are_written_every_five_seconds() -> None:
     ) -> RolloutStatus:
         return advance(start, a_sight(start, checks=checks, verdict=verdict, now=NOW + timedelta(seconds=seconds)))
 
-    assert after(4, check(20)) == start
-    assert (after(5, check(20)).checks, after(5, check(20)).checked_at) == (check(20), at(5))
-    assert after(9, check(10)) == start, "nothing new"
+    seconds = CHECKS_INTERVAL.total_seconds()
+    assert after(seconds - 1, check(20)) == start
+    assert (after(seconds, check(20)).checks, after(seconds, check(20)).checked_at) == (check(20), at(seconds))
+    assert after(seconds + 4, check(10)) == start, "nothing new"
     told_at_once = after(1, check(20, Verdict.ERROR), Verdict.ERROR)
     assert (told_at_once.checks, told_at_once.checked_at) == (check(20, Verdict.ERROR), at(1))
     assert after(1, ()).checks == ()

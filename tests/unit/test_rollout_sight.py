@@ -89,6 +89,7 @@ def see(
     gateways: tuple[ObservedGateway, ...] = (HEARD,),
     seen: ObservedWindow | None = None,
     children: dict[ChildId, ObservedChild] | None = None,
+    wanted: str = "new",
     **spec: Any,
 ) -> Sight:
     """Look at a rollout whose first step's share is observed."""
@@ -114,6 +115,7 @@ def see(
         spec=read,
         stable=STABLE,
         candidate=CANDIDATE,
+        wanted=wanted,
         observed=Observed(pods=pods, gateways=gateways, window=seen, children=children or {}),
         acknowledged=True,
         through_gateways=True,
@@ -234,6 +236,42 @@ def test_the_candidates_trouble_is_told_with_its_reason_and_the_stable_revisions
     sight = see(a_pod(ready=False, report=failed))
     assert sight.trouble.startswith("InvalidModel: no such backend (1 of 1 pods")
     assert see(a_pod(STABLE, ready=False, report=failed), a_pod()).trouble == ""
+
+
+@pytest.mark.parametrize(("attempts", "lasts"), [(2, False), (3, True)])
+def test_trouble_that_may_pass_by_itself_is_told_and_does_not_last(attempts: int, lasts: bool) -> None:
+    failed = AgentReport(phase=AgentPhase.FAILED, reason=Reason.SOURCE_UNREACHABLE, message="m", attempts=attempts)
+    sight = see(a_pod(ready=False, report=failed))
+    assert (sight.trouble != "", sight.trouble_lasts) == (True, lasts)
+
+
+def test_a_golden_set_that_cannot_be_replayed_stands_in_for_trouble_and_never_lasts() -> None:
+    useless = saying(golden(GoldenOutcome.ERROR, message="no output SCORE"), "p2")
+    sight = see(a_pod(), useless)
+    assert sight.trouble == "golden.json cannot be replayed on pod p2: no output SCORE"
+    assert (sight.trouble_lasts, sight.golden_failure) == (False, "")
+    failed = AgentReport(phase=AgentPhase.FAILED, reason=Reason.INVALID_MODEL, message="no such backend")
+    worse = see(useless, a_pod(name="p3", ready=False, report=failed))
+    assert worse.trouble.startswith("InvalidModel: no such backend")
+    assert see(useless, analysis=[{"goldenSet": {"policy": "Ignored"}}]).trouble == ""
+
+
+def test_the_words_of_others_are_bounded() -> None:
+    long = "x" * 2048
+    failed = AgentReport(phase=AgentPhase.FAILED, reason=Reason.INVALID_MODEL, message=long)
+    told = (
+        see(a_pod(ready=False, report=failed)).trouble,
+        see(saying(golden(GoldenOutcome.ERROR, message=long))).trouble,
+        see(saying(golden(GoldenOutcome.FAILED, message=long))).golden_failure,
+        see(waiting(long * 9)).no_room,
+    )
+    for words in told:
+        assert (len(words), words[-2:]) == (1500, "x…")
+
+
+@pytest.mark.parametrize(("wanted", "superseded"), [("new", False), ("old", False), ("third", True)])
+def test_a_third_revision_supersedes_both(wanted: str, superseded: bool) -> None:
+    assert see(a_pod(), wanted=wanted).superseded is superseded
 
 
 # Room.
@@ -358,6 +396,15 @@ def test_a_check_is_told_in_numbers_that_survive_json() -> None:
 def test_without_an_analysis_only_what_fails_counts(samples: Samples, verdict: Verdict, told: Verdict) -> None:
     sight = see(a_pod(), seen=window(samples))
     assert (sight.verdict, verdicts(sight)) == (verdict, {"successRate": told})
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_analysis_of_nothing_but_the_golden_set_keeps_the_default_check(policy: GoldenSetPolicy) -> None:
+    analysis = [{"goldenSet": {"policy": policy.value}}]
+    for samples, verdict in ((GOOD, Verdict.PASS), (BAD, Verdict.FAIL), (Samples(), Verdict.PASS)):
+        sight = see(a_pod(), analysis=analysis, seen=window(samples))
+        assert sight.verdict is verdict
+        assert list(verdicts(sight)) == ["successRate"]
 
 
 def test_an_empty_analysis_looks_at_nothing() -> None:

@@ -69,6 +69,7 @@ def make_report(
         phase=AgentPhase.FAILED if failed else phase,
         revision=wanted.assignment.revision if wanted else "",
         reason=failed.reason if failed else None,
+        attempts=failed.attempts if failed else 0,
         message=_bounded(message),
         digest=record.digest if record else None,
         resolved=record.resolved if record else "",

@@ -123,6 +123,8 @@ class AgentReport(ApiModel, extra="ignore"):
     revision: ShortText = ""
     reason: Reason | None = None
     message: Message = ""
+    attempts: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """With FAILED: how often it was tried in vain by now."""
     digest: Digest | None = None
     resolved: Resolved = ""
     pin: Pin | None = None

@@ -2,11 +2,14 @@
 
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, ValidationError
 
 from conch.api.types import ApiModel, ShortText
+
+_COMMAND_MOST: Final = 2048
+"""Characters; anybody who may edit an object may write what he likes there."""
 
 
 class Verb(StrEnum):
@@ -45,9 +48,11 @@ def parse_command(annotation: str | None) -> Command | UnreadableCommand | None:
     """The command in an object's annotation, if it has one."""
     if not annotation:
         return None
+    if len(annotation) > _COMMAND_MOST:
+        return UnreadableCommand(nonce=annotation[:256], message="it is too long")
     try:
         return Command.model_validate(json.loads(annotation))
     except ValidationError as error:
         return UnreadableCommand(nonce=annotation[:256], message=error.errors()[0]["msg"][:256])
-    except ValueError:
+    except (ValueError, RecursionError):
         return UnreadableCommand(nonce=annotation[:256], message="it is not JSON")

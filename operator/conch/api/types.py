@@ -61,6 +61,12 @@ QualifiedName = Annotated[
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 Digest = Annotated[str, Field(min_length=71, max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 ShortText = Annotated[str, Field(max_length=256)]
-Message = Annotated[str, Field(max_length=2048)]
+MESSAGE_MOST = 2048
+Message = Annotated[str, Field(max_length=MESSAGE_MOST)]
 Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+def bounded(text: str, most: int = MESSAGE_MOST) -> str:
+    """Somebody else's words, short enough for a message; a status that is too long is refused as a whole."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -15,6 +15,7 @@ import structlog
 
 from conch.api import names, pod
 from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.model_deployment import InvalidSpec
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
 from conch.core.observed import ObservedPod
@@ -111,7 +112,10 @@ class AgentReports:
     def _is_judged(self, key: ObjectKey) -> bool:
         """Whether Triton's counters of this object's pods are looked at now."""
         owner = self._view.model_deployment(key)
-        return owner is not None and owner.status.rollout is not None and owner.status.rollout.phase in UNDER_WAY
+        if owner is None or owner.status.rollout is None or isinstance(owner.spec, InvalidSpec):
+            return False
+        is_open = owner.status.rollout.phase in UNDER_WAY and owner.status.rollout.observed_since is not None
+        return is_open and any(check.queue_time for check in owner.spec.rollout.analysis or ())
 
     def _is_due(self, observed: ObservedPod, now: float, *, judged: bool = False) -> bool:
         """Whether it is this pod's turn; by what is true now, so a pod that stops serving is asked at once."""

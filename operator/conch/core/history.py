@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Set
-from typing import Final
+from typing import Final, Protocol
 
 from pydantic import ValidationError
 
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
+from conch.api.rollout import RejectedRevision
 from conch.api.spec import ModelDeploymentSpec
-from conch.api.status import ModelDeploymentStatus
+from conch.api.status import ServedRevision
 from conch.core.observed import Observed, ObservedRecord, WorkloadRecord
 from conch.core.revision import revision_of, with_revision_part
 
@@ -30,12 +31,32 @@ def remembered(owner: ModelDeployment, observed: Observed) -> tuple[WorkloadReco
     return tuple(found.values())
 
 
-def to_go_back_to(records: tuple[WorkloadRecord, ...], status: ModelDeploymentStatus) -> tuple[str, ...]:
+class Revisions(Protocol):
+    """What a status, or the next one, says of an object's revisions."""
+
+    @property
+    def stable(self) -> ServedRevision | None:
+        """The one that serves."""
+
+    @property
+    def candidate(self) -> ServedRevision | None:
+        """The one that is brought up."""
+
+    @property
+    def rejected(self) -> tuple[RejectedRevision, ...]:
+        """Those that are given up."""
+
+    @property
+    def past(self) -> tuple[str, ...]:
+        """Those that were stable before, newest first."""
+
+
+def to_go_back_to(records: tuple[WorkloadRecord, ...], revisions: Revisions) -> tuple[str, ...]:
     """Revisions that were the stable one before, newest first, but for those that are given up."""
     known = {record.revision for record in records}
-    others = {served.revision for served in (status.stable, status.candidate) if served}
-    others |= {rejected.revision for rejected in status.rejected}
-    return tuple(revision for revision in status.past if revision in known - others)
+    others = {served.revision for served in (revisions.stable, revisions.candidate) if served}
+    others |= {rejected.revision for rejected in revisions.rejected}
+    return tuple(revision for revision in revisions.past if revision in known - others)
 
 
 def with_past(past: tuple[str, ...], revision: str) -> tuple[str, ...]:

@@ -31,8 +31,10 @@ from conch.core.succession import Succession, succeed
 _DRAIN_CHECK: Final = timedelta(seconds=1)
 """How often what drains is looked at where no gateway says anything new."""
 
-_ROLLOUT_CHECK: Final = timedelta(seconds=1)
-"""How often a rollout is looked at where nothing else happens: its checks, times and deadlines come by themselves."""
+_JUDGED_CHECK: Final = timedelta(seconds=1)
+"""How often a candidate is judged that gets its share of the traffic."""
+_ROLLOUT_CHECK: Final = timedelta(seconds=5)
+"""How often another rollout is looked at where nothing else happens: its deadlines come by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
                 for pod in staffing.removed_first
             ),
             *writes,
-            *removals(owner, observed, succession, routing, desired, _kept(owner, records, past)),
+            *removals(owner, observed, succession, routing, desired, _kept(owner, records, succession)),
             *_pin_orders(observed, succession),
             *(_windows(observed, succession) if routing.exposure.port is not None else ()),
         )
@@ -116,8 +118,8 @@ def _requeue_after(policy: InstallationPolicy, status: ModelDeploymentStatus, *,
         waits.append(FETCH_REPORT_INTERVAL)
     if any(share.draining_since for share in status.traffic) or (status.gateway and status.gateway.unlisted_since):
         waits.append(_DRAIN_CHECK)
-    if status.rollout and status.rollout.phase in UNDER_WAY:
-        waits.append(_ROLLOUT_CHECK)
+    if status.rollout and status.rollout.phase in UNDER_WAY and status.desired_replicas:
+        waits.append(_JUDGED_CHECK if status.rollout.observed_since else _ROLLOUT_CHECK)
     return min(waits, default=None)
 
 
@@ -137,9 +139,9 @@ def _is_edit(action: Action) -> bool:
     return changes_what_is_there or kind is ChildKind.POD_DISRUPTION_BUDGET
 
 
-def _kept(owner: ModelDeployment, records: tuple[WorkloadRecord, ...], past: tuple[str, ...]) -> Set[str]:
+def _kept(owner: ModelDeployment, records: tuple[WorkloadRecord, ...], succession: Succession) -> Set[str]:
     """Records that outlive their workloads; of a spec that cannot be read, all."""
-    spec = owner.spec
+    spec, past = owner.spec, to_go_back_to(records, succession)
     limit = len(past) if isinstance(spec, InvalidSpec) else spec.rollout.effective_revision_history_limit
     return kept_records(owner, records, past, limit)
 

@@ -14,12 +14,24 @@ _IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _RESTARTS_TOLERATED: Final = 2
+_ATTEMPTS: Final = 3
+"""Of an agent, until its failure counts as lasting; an older one does not tell."""
+_PATIENCE: Final = timedelta(seconds=60)
 _RECENTLY: Final = timedelta(minutes=10)
 
 
 def trouble(pods: Sequence[ObservedPod], now: datetime) -> Finding | None:
     """The first thing that keeps one of these pods from serving, in the order in which a person should look."""
     return failed_agent(pods) or missing_image(pods) or missing_configuration(pods) or crash_loop(pods, now)
+
+
+def trouble_lasts(pods: Sequence[ObservedPod], now: datetime) -> bool:
+    """Whether one of these pods is in trouble that did not pass by itself: what was tried once proves nothing."""
+    tried = [pod for pod in pods if pod.report is None or pod.report.attempts == 0 or pod.report.attempts >= _ATTEMPTS]
+    old = [pod for pod in pods if pod.created and now - datetime.fromisoformat(pod.created) >= _PATIENCE]
+    return (
+        failed_agent(tried) or missing_image(old) or missing_configuration(old) or crash_loop(pods, now)
+    ) is not None
 
 
 def failed_agent(pods: Sequence[ObservedPod]) -> Finding | None:

@@ -14,8 +14,8 @@ _QUANTITIES = {"cpu", "memory", "sharedMemory", "size"}
 
 
 def revision_part(spec: ModelDeploymentSpec) -> dict[str, Any]:
-    """What of a spec makes its revision, as it stands in YAML; the rest may change without other pods."""
-    return {field: value for field, value in spec.to_wire().items() if field not in _LIVE}
+    """What of a spec makes its revision, as in YAML without defaults; the rest may change without other pods."""
+    return spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_LIVE)
 
 
 def with_revision_part(spec: ModelDeploymentSpec, part: dict[str, Any]) -> ModelDeploymentSpec:
@@ -30,7 +30,7 @@ def revision_of(spec: ModelDeploymentSpec) -> str:
     Only what differs from the defaults is hashed, so that a newer operator whose API has more fields computes the same
     revision for an old object and restarts nothing.
     """
-    declared = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_LIVE)
+    declared = revision_part(spec)
     runtime = declared.get("runtime", {})
     storage = declared.get("model", {}).get("storage") or {}
     for holder in (runtime, runtime.get("resources", {}), storage):

@@ -30,7 +30,7 @@ class Routing:
     @property
     def retiring(self) -> tuple[str, ...]:
         """The workloads that only finish what they have: they stay as they are until then."""
-        return tuple(share.workload for share in self.traffic if share.weight == 0)
+        return tuple(share.workload for share in self.traffic if share.workload not in self.staffings)
 
 
 def route(

@@ -17,6 +17,7 @@ from conch.api.status import (
     PodCounts,
     ServedRevision,
 )
+from conch.api.types import bounded
 from conch.core.fetch_progress import fetch_progress
 from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
@@ -24,8 +25,6 @@ from conch.core.findings.gateways import routing_finding
 from conch.core.observed import ObservedPod
 from conch.core.rollout.verified import ready_pods
 from conch.core.situation import Situation
-
-_MESSAGE_LIMIT = 2048
 
 
 def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
@@ -126,7 +125,7 @@ def _dated(
         type=type_,
         status=status,
         reason=reason,
-        message=message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…",
+        message=bounded(message),
         observed_generation=owner.generation,
         last_transition_time=since,
     )

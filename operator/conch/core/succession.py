@@ -130,7 +130,9 @@ def _first(
 ) -> Succession:
     """Nothing is known to serve: the candidate is all there is."""
     candidate = known.candidate
-    if candidate and candidate.revision != wanted and spec.desired_replicas and ready_pods(candidate, observed):
+    has_traffic = candidate and any(share.workload == candidate.workload for share in owner.status.traffic)
+    is_other = candidate and candidate.revision != wanted
+    if candidate and is_other and has_traffic and spec.desired_replicas and ready_pods(candidate, observed):
         # It serves, if not with all of its pods: nothing is taken from it before another is proven.
         return _begin(replace(known, stable=candidate, candidate=None), owner, spec, wanted, now)
     if candidate is None or candidate.revision != wanted:
@@ -194,6 +196,7 @@ def _go_on(
         spec=spec,
         stable=stable,
         candidate=candidate,
+        wanted=wanted,
         observed=observed,
         acknowledged=acknowledged,
         through_gateways=spec.gateway.mode is GatewayMode.GATEWAY,
@@ -206,7 +209,10 @@ def _go_on(
         case RolloutPhase.DRAINING:
             return replace(known, stable=candidate, candidate=None, past=with_past(known.past, stable.revision))
         case RolloutPhase.HALTED:
-            return replace(known, candidate=None, rejected=_rejected(known.rejected, after, now))
+            # Should it be the one that was gone back to, nothing is there to go back to any more.
+            back_to = None if known.rolled_back_to == after.revision else known.rolled_back_to
+            rejected = _rejected(known.rejected, after, now)
+            return replace(known, candidate=None, rejected=rejected, rolled_back_to=back_to)
         case _:
             return known
 

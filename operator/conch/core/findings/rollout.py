@@ -41,7 +41,7 @@ def revision_is_not_rejected(situation: Situation) -> Finding | None:
 def the_way_back_is_over(situation: Situation) -> Finding | None:
     """No revision is being rolled back."""
     rollout = situation.succession.under_way
-    if rollout is None or rollout.phase is not RolloutPhase.ROLLING_BACK:
+    if rollout is None or rollout.phase is not RolloutPhase.ROLLING_BACK or situation.desired_replicas == 0:
         return None
     return progressing(
         Reason.ROLLING_BACK,
@@ -65,7 +65,8 @@ def the_golden_set_passes(situation: Situation) -> Finding | None:
 def the_rollout_is_over(situation: Situation) -> Finding | None:
     """The new revision has all of the traffic for good."""
     rollout = situation.succession.under_way
-    if rollout is None:
+    if rollout is None or situation.desired_replicas == 0:
+        # Suspended: it goes on where it was once there are pods.
         return None
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
     steps = len(rollout.steps)

@@ -75,8 +75,9 @@ def _surge(goal: int, replicas: int, fleet: Fleet, now: Split) -> Split:
         return Split(stable=replicas, candidate=now.candidate, weight=_given_back(replicas, fleet, now))
     needed = pods_for(goal, replicas)
     enough = fleet.candidate_ready >= needed
-    kept = min(now.weight, goal) if fleet.candidate_ready or not fleet.stable_ready else 0
-    return Split(stable=replicas, candidate=needed, weight=goal if enough else kept)
+    # What some of its pods cannot carry, the old ones can: they are still there.
+    carried = min(100, 100 * fleet.candidate_ready // replicas) if fleet.stable_ready else 100
+    return Split(stable=replicas, candidate=needed, weight=goal if enough else min(now.weight, goal, carried))
 
 
 def _given_back(replicas: int, fleet: Fleet, now: Split) -> int:
@@ -106,9 +107,18 @@ def _replace(goal: int, replicas: int, fleet: Fleet, now: Split) -> Split:
             candidate -= 1 if fleet.stable_ready >= stable else 0
         elif fleet.candidate_left <= candidate:
             stable += 1
-    elif candidate + stable < replicas and fleet.candidate_left <= candidate and fleet.stable_left <= stable:
+    elif (
+        candidate + stable < replicas
+        and fleet.candidate_left <= candidate
+        and (
+            # An old pod that does not end must not keep the others from coming back.
+            goal == 0 or fleet.stable_left <= stable
+        )
+    ):
         stable += 1
-    return Split(stable=stable, candidate=candidate, weight=_by_pods(stable, candidate, fleet, now))
+    weight = _by_pods(stable, candidate, fleet, now)
+    # On the way back it never gets more than it had, whatever becomes of the others.
+    return Split(stable=stable, candidate=candidate, weight=weight if goal else min(weight, now.weight))
 
 
 def _fewer(wanted: int, replicas: int, fleet: Fleet, now: Split) -> tuple[int, int]:

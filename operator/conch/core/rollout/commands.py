@@ -100,6 +100,8 @@ def _promote(before: Obeyed, command: Command, rollout: RolloutStatus) -> Obeyed
     if rollout.phase not in _WITH_TRAFFIC:
         message = f"The new revision has no traffic yet ({rollout.phase}), so there is no step to promote it from."
         return _refused(before, command, message)
+    if rollout.phase is RolloutPhase.SHIFTING and rollout.step == steps:
+        return _refused(before, command, "It is on its way to all of the traffic already.")
     promoted = rollout.model_copy(update={"promoted": rollout.step + 1, "paused": False})
     return _done(before, command, "It goes on to the next step.", rollout=promoted)
 

@@ -24,13 +24,15 @@ from conch.api.rollout import (
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet, Split, is_reached, next_split
 
-STABLE_LOST_PATIENCE: Final = timedelta(seconds=30)
-"""How long the stable revision may be without a ready pod until a candidate that runs takes over without more ado."""
+STABLE_LOST_PATIENCE: Final = timedelta(minutes=2)
+"""How long the stable revision may be without a ready pod until a candidate that runs takes over without more ado.
+
+Its requests are answered by the candidate from the first moment: gateways send to no workload without servers."""
 
 WAY_BACK_PATIENCE: Final = timedelta(seconds=60)
 """How long traffic stays with a revision that is rolled back because the stable one has too few ready pods for it."""
 
-CHECKS_INTERVAL: Final = timedelta(seconds=5)
+CHECKS_INTERVAL: Final = timedelta(seconds=10)
 """How often the numbers of checks whose verdicts stay the same are written."""
 
 UNDER_WAY: Final = frozenset(
@@ -61,6 +63,8 @@ class Sight:
     """Pods of the candidate that the kubelets call ready."""
     trouble: str = ""
     """Why a pod of the candidate does not serve and will not by itself; empty if none is in trouble."""
+    trouble_lasts: bool = True
+    """Whether that did not pass when it was tried again."""
     no_room: str = ""
     """Why a pod of the candidate finds no node; empty if each has one."""
     no_room_for_long: bool = False
@@ -70,6 +74,8 @@ class Sight:
     verdict: Verdict = Verdict.PASS
     """Of all checks together, in the window of this step."""
     checks: tuple[CheckResult, ...] = ()
+    superseded: bool = False
+    """Whether the spec asks for neither of the two revisions."""
     acknowledged: bool
     """Whether every gateway does what the status asks for."""
     through_gateways: bool = True
@@ -119,7 +125,15 @@ def advance(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     """The next step of a rollout that is under way. DRAINING says: from now on the candidate is the stable revision."""
     if sight.replicas == 0:
         # Suspended: nothing runs that could be judged. It goes on where it was.
-        return rollout.model_copy(update={"deadline": None, "stable_lost_since": None, "stable_served": False})
+        resting: dict[str, object] = {
+            "deadline": None,
+            "observed_since": None,
+            "stable_lost_since": None,
+            "stable_served": False,
+        }
+        if rollout.phase is RolloutPhase.ROLLING_BACK:
+            resting |= {"phase": RolloutPhase.HALTED, "weight": 0, "finished_at": _time(sight.now)}
+        return rollout.model_copy(update=resting)
     rollout = _with_checks(rollout, sight)
     served = rollout.stable_served or sight.fleet.stable_ready > 0
     rollout = rollout.model_copy(
@@ -177,12 +191,15 @@ def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | 
         failed = next(check for check in sight.checks if check.verdict == Verdict.FAIL)
         return RollbackCause.ANALYSIS_FAILED, failed.message
     spares_capacity = rollout.strategy is not Strategy.SURGE
-    if sight.trouble and (rollout.phase not in _NO_TRAFFIC_YET or spares_capacity):
+    if sight.trouble and sight.trouble_lasts and (rollout.phase not in _NO_TRAFFIC_YET or spares_capacity):
         return RollbackCause.CANDIDATE_FAILED, sight.trouble
     if rollout.strategy is Strategy.RECREATE and rollout.weight == 0 and sight.no_room_for_long:
         # The old pods have ended for it, and what they had is not enough, or somebody else's now.
         return RollbackCause.DEADLINE_EXCEEDED, f"its pods find no room: {sight.no_room}"
     if rollout.deadline is None or sight.now < datetime.fromisoformat(rollout.deadline):
+        return None
+    if rollout.candidate_replicas and _is_whole(rollout, sight):
+        # Nobody looked until now, and all that it was asked for is there.
         return None
     if sight.no_room and not spares_capacity:
         return None
@@ -210,11 +227,17 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
         before = replace(before, weight=100)
     split = next_split(rollout.strategy, goal_of(rollout), sight.replicas, sight.fleet, before)
     if _is_paused(rollout, sight) and not rescues:
+        if rollout.observed_since and before.weight:
+            # All of this step's share it had already.
+            before = replace(before, weight=max(before.weight, goal_of(rollout)))
         split = _held(split, before, sight.replicas)
     moves = split != _split(rollout)
     rollout = _with_split(rollout, split)
     if rollout.phase in _NO_TRAFFIC_YET:
         return _timed(_starting(rollout, sight), rollout, sight)
+    if split.weight == 0:
+        # What it has not got does not count.
+        rollout = rollout.model_copy(update={"observed_since": None})
     reached = not moves and is_reached(rollout.strategy, goal_of(rollout), sight.replicas, split, sight.fleet)
     if rollout.observed_since is None:
         there = reached and sight.acknowledged
@@ -279,11 +302,16 @@ def _next_step(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
 def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     if rollout.deadline is None:
         rollout = rollout.model_copy(update={"deadline": _time(sight.now + WAY_BACK_PATIENCE)})
-    before = _split(rollout)
-    split = next_split(rollout.strategy, 0, sight.replicas, sight.fleet, before)
-    if sight.fleet.stable_ready and rollout.deadline and sight.now >= datetime.fromisoformat(rollout.deadline):
+    if sight.superseded and _is_lost(rollout, sight):
+        # There is nothing to go back to. What serves stays until the revision that is asked for now takes over.
+        stays = {"phase": RolloutPhase.DRAINING, "finished_at": _time(sight.now), "deadline": None, "cause": None}
+        return rollout.model_copy(update=stays)
+    fleet = sight.fleet
+    if fleet.stable_ready and rollout.deadline and sight.now >= datetime.fromisoformat(rollout.deadline):
         # Fewer pods that are good are better by now than more of which some are bad.
-        split = replace(split, weight=0)
+        fleet = replace(fleet, candidate_ready=0)
+    before = _split(rollout)
+    split = next_split(rollout.strategy, 0, sight.replicas, fleet, before)
     rollout = _with_split(rollout, split)
     staffed = rollout.strategy is Strategy.SURGE or (split.candidate == 0 and split.stable == sight.replicas)
     if split == before and split.weight == 0 and staffed and sight.acknowledged:
@@ -296,10 +324,13 @@ def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
 def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     """Where Auto has begun with Surge and a pod has found no room for long: without another GPU."""
     is_auto = sight.policy.strategy is Strategy.AUTO
-    held = _is_paused(rollout, sight)
+    held = _is_paused(rollout, sight) or rollout.phase is RolloutPhase.BAKING
     if not (is_auto and rollout.strategy is Strategy.SURGE and sight.no_room_for_long) or held:
         return rollout
-    if sight.replicas > 1 and sight.through_gateways:
+    if sight.replicas > 1 and not sight.through_gateways:
+        # A Service on the pods of one workload cannot do with some of each, and nobody asked for an end of all.
+        return rollout
+    if sight.replicas > 1:
         # Those that run already stay, and are counted among the replicas.
         return rollout.model_copy(
             update={
@@ -324,10 +355,14 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
 
 def _takes_over(rollout: RolloutStatus, sight: Sight) -> bool:
     """Whether the stable revision is lost, so that a candidate that serves must not wait for anything any more."""
-    if rollout.strategy is Strategy.RECREATE or rollout.stable_replicas == 0 or rollout.stable_lost_since is None:
+    return rollout.strategy is not Strategy.RECREATE and rollout.stable_replicas > 0 and _is_lost(rollout, sight)
+
+
+def _is_lost(rollout: RolloutStatus, sight: Sight) -> bool:
+    """Whether the stable revision has had no ready pod for long, and the candidate has one."""
+    if rollout.stable_lost_since is None or sight.fleet.candidate_ready == 0:
         return False
-    lost = sight.now - datetime.fromisoformat(rollout.stable_lost_since) >= STABLE_LOST_PATIENCE
-    return lost and sight.fleet.candidate_ready > 0
+    return sight.now - datetime.fromisoformat(rollout.stable_lost_since) >= STABLE_LOST_PATIENCE
 
 
 def _stable_lost(rollout: RolloutStatus, sight: Sight) -> str | None:
@@ -343,13 +378,20 @@ def _timed(after: RolloutStatus, before: RolloutStatus, sight: Sight) -> Rollout
     """
     ready = sight.fleet.candidate_ready
     waits = bool(sight.no_room) and after.strategy is Strategy.SURGE
-    if ready >= after.candidate_replicas or after.phase is RolloutPhase.DRAINING or waits:
+    if _is_whole(after, sight) or after.phase is RolloutPhase.DRAINING or waits:
         return after.model_copy(update={"deadline": None, "ready": max(after.ready, ready)})
     further = (after.phase, after.step) != (before.phase, before.step) or ready > after.ready
     if after.deadline is not None and not further:
         return after
     deadline = sight.now + timedelta(seconds=sight.policy.effective_progress_deadline_seconds)
     return after.model_copy(update={"deadline": _time(deadline), "ready": max(after.ready, ready)})
+
+
+def _is_whole(rollout: RolloutStatus, sight: Sight) -> bool:
+    """Whether all pods serve that were asked for, and none is waited for to end: it may be stuck."""
+    asked = rollout.stable_replicas + rollout.candidate_replicas
+    awaits_room = rollout.strategy is not Strategy.SURGE and asked < sight.replicas
+    return sight.fleet.candidate_ready >= rollout.candidate_replicas and not awaits_room
 
 
 def _split(rollout: RolloutStatus) -> Split:

@@ -9,20 +9,23 @@ from conch.api.gateway import GatewayMode
 from conch.api.rollout import CheckResult, RolloutPhase, RolloutStatus
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
+from conch.api.types import bounded
 from conch.core.analysis.judge import DEFAULT_CHECK, judge
 from conch.core.analysis.judgement import Judgement, Verdict, combine
 from conch.core.analysis.samples import Samples
 from conch.core.finding import EXCEEDED_QUOTA
 from conch.core.observed import Observed, ObservedPod
-from conch.core.pod_trouble import trouble
+from conch.core.pod_trouble import trouble, trouble_lasts
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import Sight, window_of
-from conch.core.rollout.verified import golden_failure, golden_policy, ready_pods, verified_pods
+from conch.core.rollout.verified import golden_error, golden_failure, golden_policy, ready_pods, verified_pods
 
 _GOLDEN_SET: Final = "goldenSet"
 _SUCCESS_RATE: Final = "successRate"
 _TRAFFIC: Final = "traffic"
+_WORDS_MOST: Final = 1500
+"""Of others' words; they become parts of messages."""
 _SHORTAGE: Final = "Insufficient "
 """The scheduler's word for a resource that is used up."""
 
@@ -33,6 +36,7 @@ def look(
     spec: ModelDeploymentSpec,
     stable: ServedRevision,
     candidate: ServedRevision,
+    wanted: str,
     observed: Observed,
     acknowledged: bool,
     through_gateways: bool,
@@ -45,6 +49,7 @@ def look(
     no_room, since = _no_room(pods, candidate, rollout, observed)
     verdict, checks = _judged(rollout, spec, stable, candidate, observed)
     found = trouble(pods, now)
+    told = f"{found.reason}: {found.message}" if found else golden_error(pods, golden)
     return Sight(
         policy=spec.rollout,
         replicas=spec.desired_replicas,
@@ -55,12 +60,14 @@ def look(
             candidate_left=len(observed.pods_left(candidate.workload)),
         ),
         candidate_started=len(ready_pods(candidate, observed)),
-        trouble=f"{found.reason}: {found.message}" if found else "",
-        no_room=no_room,
+        trouble=bounded(told, _WORDS_MOST),
+        trouble_lasts=trouble_lasts(pods, now),
+        no_room=bounded(no_room, _WORDS_MOST),
         no_room_for_long=since is not None and now - since >= policy.surge_patience,
-        golden_failure=golden_failure(pods, golden),
+        golden_failure=bounded(golden_failure(pods, golden), _WORDS_MOST),
         verdict=verdict,
         checks=checks,
+        superseded=wanted not in (stable.revision, candidate.revision),
         acknowledged=acknowledged,
         through_gateways=through_gateways,
         now=now,
@@ -124,14 +131,14 @@ def _judged(
     alone = rollout.weight == 100
     of_candidate = window.samples.get(candidate.workload, Samples()) if window else Samples()
     of_stable = window.samples.get(stable.workload, Samples()) if window else Samples()
-    if spec.rollout.analysis is None:
+    declared = [check for check in spec.rollout.analysis or () if not check.golden_set]
+    if not declared and spec.rollout.analysis != ():
         judgement = judge(DEFAULT_CHECK, of_candidate, of_stable)
         verdict = Verdict.FAIL if judgement.verdict is Verdict.FAIL else Verdict.PASS
         return verdict, (*golden, _result(_SUCCESS_RATE, judgement))
     judged = [
         (check.name, _alone(of_candidate) if alone and _compares(check) else judge(check, of_candidate, of_stable))
-        for check in spec.rollout.analysis
-        if not check.golden_set
+        for check in declared
     ]
     results = tuple(_result(name, judgement) for name, judgement in judged)
     return combine(judgement for _, judgement in judged), (*golden, *results)
