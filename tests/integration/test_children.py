@@ -102,7 +102,9 @@ def test_a_deleted_child_comes_back(api: ApiServer, namespace: str, kind: str) -
 
     def anew() -> dict[str, Any] | None:
         child = _children(api, namespace).get(kind)
-        return child if child and child["metadata"]["uid"] != before["metadata"]["uid"] else None
+        # Of the two Services, the other must not be taken for it.
+        same = child and child["metadata"]["name"] == before["metadata"]["name"]
+        return child if child and same and child["metadata"]["uid"] != before["metadata"]["uid"] else None
 
     after = until(anew, f"the {kind} to come back")
     if kind == "service":
