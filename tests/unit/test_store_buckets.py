@@ -102,7 +102,14 @@ async def bucket() -> AsyncIterator[Bucket]:
         made.port = server.port or 0
         yield made
     finally:
+        accepted = server.runner.server if server.runner else None
         await server.close()
+        # A client in another thread may have connected in the very moment in which this was closed.
+        await asyncio.sleep(0.01)
+        for connection in accepted.connections if accepted else ():
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 URIS = {"s3": "s3://bucket/m", "gs": "gs://bucket/m", "az": "az://account/bucket/m"}
