@@ -65,7 +65,8 @@ def test_no_request_is_lost_while_versions_are_promoted_aborted_and_superseded(
         model.wait_served(5)
         load.mark("rolled back by command")
         model.conch("rollback")
-        model.wait_served(2)
+        model.wait_stable(2)
+        namespace.wait_reason(NAME, "RolloutAborted")
         result = load.stop()
     assert "Aborted" in model.conch("rollout", "history")
     assert _lost(result) == ""

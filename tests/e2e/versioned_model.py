@@ -53,10 +53,14 @@ class Model:
         return [each["cause"] for each in self.status.get("rejected", ())]
 
     def wait_served(self, version: int) -> None:
+        """Wait until a version is the stable one, nothing is left of the one before, and it is what is asked for."""
+        self.wait_stable(version)
+        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"])
+
+    def wait_stable(self, version: int) -> None:
         """Wait until a version is the stable one, and nothing is left of the one before."""
         until(lambda: self.status["stable"]["version"] == version, f"version {version}", seconds=120)
-        until(lambda: len(self.status["traffic"]) == 1, "the version before to be gone", seconds=60)
-        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"])
+        until(lambda: len(self.status["traffic"]) == 1, "the version before to be gone", seconds=90)
 
     def wait_back(self, cause: str) -> None:
         """Wait until the newest version was given up, and the one before has all of the traffic again."""
