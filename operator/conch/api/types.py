@@ -4,6 +4,7 @@ Kubernetes' structural schemas reject what is unbounded (CEL cost) and so do we:
 a range. The types carry their JSON schema with them, so the CRD and the validation cannot disagree.
 """
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
@@ -70,3 +71,8 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 def bounded(text: str, most: int = MESSAGE_MOST) -> str:
     """Somebody else's words, short enough for a message; a status that is too long is refused as a whole."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def timestamp(at: datetime) -> str:
+    """A moment as status tells it: in UTC, to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,8 +1,9 @@
 """When pods that get nothing new may end."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from conch.api.status import TrafficShare
+from conch.api.types import timestamp
 from conch.core.policy import InstallationPolicy
 
 
@@ -25,4 +26,4 @@ def drained(
 def begun(share: TrafficShare | None, now: datetime) -> str:
     """Since when: the time already noted, or now."""
     noted = share.draining_since if share else None
-    return noted or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return noted or timestamp(now)

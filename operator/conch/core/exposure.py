@@ -9,11 +9,12 @@ From one form to the other the new way is there before the old one goes:
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from conch.api import names
 from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.api.types import timestamp
 from conch.core.observed import ChildId, ChildKind, Observed, ObservedService, ObservedSlice
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.verified import ready_pods
@@ -65,7 +66,7 @@ def expose(
         before = owner.status.gateway
         if before is None or ours is not None:
             return Exposure(mode=mode, selects_pods=True, port=before.port if before else None, listed=listed)
-        since = before.unlisted_since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        since = before.unlisted_since or timestamp(now)
         if _is_forgotten(since, observed, policy, now):
             return Exposure(mode=mode, selects_pods=True, port=None, listed=None)
         return Exposure(mode=mode, selects_pods=True, port=before.port, listed=None, unlisted_since=since)

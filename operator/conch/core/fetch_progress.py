@@ -6,6 +6,7 @@ from typing import Final
 
 from conch.api.assignment import AgentPhase, AgentReport
 from conch.api.status import FetchProgress
+from conch.api.types import timestamp
 from conch.core.observed import ObservedPod
 
 FETCH_REPORT_INTERVAL: Final = timedelta(seconds=10)
@@ -26,7 +27,7 @@ def fetch_progress(pods: tuple[ObservedPod, ...], before: FetchProgress | None, 
         total_bytes=total,
         files=min(2**31 - 1, sum(report.files for report in reports)),
         bytes_per_second=_sum(report.bytes_per_second for report in reports),
-        observed_at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        observed_at=timestamp(now),
     )
     stands_still = before is not None and (before.bytes, before.files) == (numbers.bytes, numbers.files)
     return before if stands_still else numbers

@@ -1,6 +1,6 @@
 """Renders `status`: one exit, from one situation, with the same reason in every place that shows one."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from conch.api import names, pod
 from conch.api.assignment import AgentPhase
@@ -17,7 +17,7 @@ from conch.api.status import (
     PodCounts,
     ServedRevision,
 )
-from conch.api.types import bounded
+from conch.api.types import bounded, timestamp
 from conch.core.fetch_progress import fetch_progress
 from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
@@ -120,7 +120,7 @@ def _dated(
     now: datetime,
 ) -> Condition:
     before = owner.status.condition(type_)
-    since = before.last_transition_time if before and before.status is status else _timestamp(now)
+    since = before.last_transition_time if before and before.status is status else timestamp(now)
     return Condition(
         type=type_,
         status=status,
@@ -129,10 +129,6 @@ def _dated(
         observed_generation=owner.generation,
         last_transition_time=since,
     )
-
-
-def _timestamp(now: datetime) -> str:
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _selector(owner: ModelDeployment, serving: ServedRevision | None) -> str:

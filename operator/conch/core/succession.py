@@ -6,7 +6,7 @@ candidate until all of its pods are verified. Whatever is no longer named here i
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from conch.api import names
 from conch.api.gateway import GatewayMode
@@ -20,6 +20,7 @@ from conch.api.rollout import (
 )
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
+from conch.api.types import timestamp
 from conch.core.history import with_past
 from conch.core.observed import Observed
 from conch.core.pinning import pinned
@@ -223,7 +224,7 @@ def _rejected(
     """With the revision, if it is one that has failed."""
     if rollout.cause is None or rollout.cause not in FAILURES:
         return before
-    at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = timestamp(now)
     entry = RejectedRevision(revision=rollout.revision, cause=rollout.cause, message=rollout.message, at=at)
     return with_rejected(before, entry)
 

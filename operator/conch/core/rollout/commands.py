@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from conch.api.command import Command, UnreadableCommand, Verb
 from conch.api.rollout import CommandStatus, RejectedRevision, RollbackCause, RolloutPhase, RolloutStatus
 from conch.api.status import ModelDeploymentStatus
+from conch.api.types import timestamp
 from conch.core.rollout.machine import UNDER_WAY, roll_back
 
 _WITH_TRAFFIC: Final = (RolloutPhase.SHIFTING, RolloutPhase.BAKING)
@@ -125,7 +126,7 @@ def _roll_back(before: Obeyed, command: Command, asked: str, past: Sequence[str]
         revision=asked,
         cause=RollbackCause.ABORTED,
         message=f"rolled back to revision {target} by command",
-        at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        at=timestamp(now),
     )
     rejected = with_rejected(before.rejected, entry)
     return _done(before, command, f"Revision {target} takes over again.", rejected=rejected, rolled_back_to=target)

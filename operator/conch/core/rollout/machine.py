@@ -9,7 +9,7 @@ anything of it is done, and a step that is taken again from the same status and 
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from conch.api.rollout import (
@@ -21,6 +21,7 @@ from conch.api.rollout import (
     RolloutStatus,
     Strategy,
 )
+from conch.api.types import timestamp
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet, Split, is_reached, next_split
 
@@ -101,8 +102,8 @@ def begin(
         steps=steps,
         phase=RolloutPhase.PROVISIONING,
         stable_replicas=replicas,
-        deadline=_time(now + timedelta(seconds=policy.effective_progress_deadline_seconds)),
-        started_at=_time(now),
+        deadline=timestamp(now + timedelta(seconds=policy.effective_progress_deadline_seconds)),
+        started_at=timestamp(now),
     )
 
 
@@ -132,7 +133,7 @@ def advance(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
             "stable_served": False,
         }
         if rollout.phase is RolloutPhase.ROLLING_BACK:
-            resting |= {"phase": RolloutPhase.HALTED, "weight": 0, "finished_at": _time(sight.now)}
+            resting |= {"phase": RolloutPhase.HALTED, "weight": 0, "finished_at": timestamp(sight.now)}
         return rollout.model_copy(update=resting)
     rollout = _with_checks(rollout, sight)
     served = rollout.stable_served or sight.fleet.stable_ready > 0
@@ -181,7 +182,7 @@ def _with_checks(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     written = rollout.checked_at and datetime.fromisoformat(rollout.checked_at)
     if same and written and sight.now - written < CHECKS_INTERVAL:
         return rollout
-    return rollout.model_copy(update={"checks": sight.checks, "checked_at": _time(sight.now)})
+    return rollout.model_copy(update={"checks": sight.checks, "checked_at": timestamp(sight.now)})
 
 
 def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | None:
@@ -273,7 +274,7 @@ def _starting(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
 def _arrived(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     """It has the share of its step; what has all of it is judged once more, with the old pods still there."""
     phase = rollout.phase if rollout.step < len(rollout.steps) else RolloutPhase.BAKING
-    return rollout.model_copy(update={"phase": phase, "observed_since": _time(sight.now)})
+    return rollout.model_copy(update={"phase": phase, "observed_since": timestamp(sight.now)})
 
 
 def _may_go_on(rollout: RolloutStatus, sight: Sight) -> bool:
@@ -294,17 +295,17 @@ def _may_go_on(rollout: RolloutStatus, sight: Sight) -> bool:
 def _next_step(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     if rollout.phase is RolloutPhase.BAKING:
         return rollout.model_copy(
-            update={"phase": RolloutPhase.DRAINING, "finished_at": _time(sight.now), "observed_since": None}
+            update={"phase": RolloutPhase.DRAINING, "finished_at": timestamp(sight.now), "observed_since": None}
         )
     return rollout.model_copy(update={"step": rollout.step + 1, "observed_since": None, "ready": 0})
 
 
 def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     if rollout.deadline is None:
-        rollout = rollout.model_copy(update={"deadline": _time(sight.now + WAY_BACK_PATIENCE)})
+        rollout = rollout.model_copy(update={"deadline": timestamp(sight.now + WAY_BACK_PATIENCE)})
     if sight.superseded and _is_lost(rollout, sight):
         # There is nothing to go back to. What serves stays until the revision that is asked for now takes over.
-        stays = {"phase": RolloutPhase.DRAINING, "finished_at": _time(sight.now), "deadline": None, "cause": None}
+        stays = {"phase": RolloutPhase.DRAINING, "finished_at": timestamp(sight.now), "deadline": None, "cause": None}
         return rollout.model_copy(update=stays)
     fleet = sight.fleet
     if fleet.stable_ready and rollout.deadline and sight.now >= datetime.fromisoformat(rollout.deadline):
@@ -316,7 +317,7 @@ def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     staffed = rollout.strategy is Strategy.SURGE or (split.candidate == 0 and split.stable == sight.replicas)
     if split == before and split.weight == 0 and staffed and sight.acknowledged:
         return rollout.model_copy(
-            update={"phase": RolloutPhase.HALTED, "finished_at": _time(sight.now), "deadline": None}
+            update={"phase": RolloutPhase.HALTED, "finished_at": timestamp(sight.now), "deadline": None}
         )
     return rollout
 
@@ -368,7 +369,7 @@ def _is_lost(rollout: RolloutStatus, sight: Sight) -> bool:
 def _stable_lost(rollout: RolloutStatus, sight: Sight) -> str | None:
     if sight.fleet.stable_ready or rollout.strategy is Strategy.RECREATE or rollout.stable_replicas == 0:
         return None
-    return rollout.stable_lost_since or _time(sight.now)
+    return rollout.stable_lost_since or timestamp(sight.now)
 
 
 def _timed(after: RolloutStatus, before: RolloutStatus, sight: Sight) -> RolloutStatus:
@@ -384,7 +385,7 @@ def _timed(after: RolloutStatus, before: RolloutStatus, sight: Sight) -> Rollout
     if after.deadline is not None and not further:
         return after
     deadline = sight.now + timedelta(seconds=sight.policy.effective_progress_deadline_seconds)
-    return after.model_copy(update={"deadline": _time(deadline), "ready": max(after.ready, ready)})
+    return after.model_copy(update={"deadline": timestamp(deadline), "ready": max(after.ready, ready)})
 
 
 def _is_whole(rollout: RolloutStatus, sight: Sight) -> bool:
@@ -402,7 +403,3 @@ def _with_split(rollout: RolloutStatus, split: Split) -> RolloutStatus:
     return rollout.model_copy(
         update={"stable_replicas": split.stable, "candidate_replicas": split.candidate, "weight": split.weight}
     )
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
