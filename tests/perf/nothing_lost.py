@@ -11,9 +11,10 @@ from typing import Annotated, Final
 import typer
 
 from tests.cluster.client import Cluster
-from tests.e2e.conftest import SAMPLE, Namespace
+from tests.e2e.conftest import SAMPLE
 from tests.e2e.course import NAME, Course
 from tests.load import Result
+from tests.perf.namespaces import fresh_namespace
 from tests.support.gateways import digits_load
 from tests.support.installation import install
 from tests.support.model_store import ModelStore
@@ -32,16 +33,13 @@ def main(
     """
     cluster = Cluster.current()
     install(cluster)
-    # One of an earlier run may be on its way out.
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
-    cluster.kubectl("create", "namespace", NAMESPACE)
+    namespace = fresh_namespace(cluster, NAMESPACE)
     store = ModelStore(cluster)
     try:
         store.put("/digits.onnx", SAMPLE.read_bytes())
         runtime = {"resources": {"cpu": "500m", "memory": "768Mi"}, "sharedMemory": "64Mi"}
         # One node alone has no room for two versions.
         everywhere = {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}
-        namespace = Namespace(cluster, NAMESPACE)
         course = Course(namespace, store.uri("/digits.onnx"), runtime=runtime, scheduling=everywhere)
         course.begin()
         results: list[Result] = []

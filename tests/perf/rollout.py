@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import Namespace
+from tests.perf.namespaces import fresh_namespace
 from tests.perf.timeline import Timeline
 from tests.support import versions
 from tests.support.gateways import digits_load
@@ -39,11 +40,8 @@ def main(rounds: Annotated[int, typer.Option(min=1, help="Rollouts of each kind.
     """
     cluster = Cluster.current()
     install(cluster)
-    # One of an earlier run may be on its way out.
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
-    cluster.kubectl("create", "namespace", NAMESPACE)
+    namespace = fresh_namespace(cluster, NAMESPACE)
     store = ModelStore(cluster)
-    namespace = Namespace(cluster, NAMESPACE)
     try:
         _deploy(namespace, store, 1, versions.MODEL)
         namespace.wait_ready(NAME, replicas=2)

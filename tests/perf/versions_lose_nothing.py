@@ -10,6 +10,7 @@ from tests.cluster.client import Cluster
 from tests.e2e.conftest import Namespace
 from tests.e2e.versioned_model import NAME, Model
 from tests.load import Load, Protocol, Result
+from tests.perf.namespaces import fresh_namespace
 from tests.support import versions
 from tests.support.gateways import digits_load
 from tests.support.installation import install
@@ -103,11 +104,8 @@ def main(
     """
     cluster = Cluster.current()
     install(cluster)
-    # One of an earlier run may be on its way out.
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
-    cluster.kubectl("create", "namespace", NAMESPACE)
+    namespace = fresh_namespace(cluster, NAMESPACE)
     store = ModelStore(cluster)
-    namespace = Namespace(cluster, NAMESPACE)
     results: list[Result] = []
     try:
         model = Model(namespace, store, **_SPEC)
