@@ -131,6 +131,7 @@ class Agent(Process):
                 "CONCH_AGENT_HOST": "127.0.0.1",
                 "CONCH_AGENT_PORT": str(self.port),
                 "CONCH_TRITON_ADDRESS": f"127.0.0.1:{triton.grpc}",
+                "CONCH_TRITON_METRICS_ADDRESS": f"127.0.0.1:{triton.metrics}",
             },
         )
 

@@ -18,6 +18,8 @@ from conch.agent.decide import (
     Load,
     LoadedVersion,
     Replay,
+    Resize,
+    Resizing,
     Server,
     Step,
     Unload,
@@ -29,6 +31,7 @@ from conch.api.assignment import AgentPhase, Assignment, GoldenOutcome, GoldenRe
 from conch.api.model import DynamicBatching, ModelConfig, ModelFormat, ModelSource, SecretReference
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
+from conch.triton.instances import InstanceGroups
 
 PIN = Pin(digest=f"sha256:{'a' * 64}", resolved="etag 1")
 OTHER_PIN = Pin(digest=f"sha256:{'b' * 64}")
@@ -37,7 +40,10 @@ ASSIGNMENT = Assignment(revision="r1", name="mlp", version=2, source=SOURCE, pin
 WANTED = Wanted.of(ASSIGNMENT)
 FETCHED = Disk(fetched={WANTED.fetch_key: PIN.digest})
 LAID_OUT = replace(FETCHED, layouts=(("mlp", WANTED.layout_key),))
-GOOD = LoadedVersion(name="mlp", version="2", state="READY", ready=True, layout=WANTED.layout_key)
+AS_CONFIGURED = InstanceGroups(counts=(2,), overridden=False)
+GOOD = LoadedVersion(
+    name="mlp", version="2", state="READY", ready=True, layout=WANTED.layout_key, instances=AS_CONFIGURED
+)
 EMPTY = Server(live=True)
 SERVING = Server(live=True, versions=(GOOD,))
 FAILURE = Failure(stage=AgentPhase.LOADING, reason=Reason.MODEL_LOAD_FAILED, message="why", attempts=1, retry_at=10.0)
@@ -51,8 +57,11 @@ def decide(
     now: float = 0.0,
     golden: Golden = SETTLED,
     wanted: Wanted | None = WANTED,
+    resizing: Resizing = Resizing(),  # noqa: B008 - immutable
 ) -> Step:
-    return next_step(wanted=wanted, disk=disk, server=server, failure=failure, golden=golden, now=now)
+    return next_step(
+        wanted=wanted, disk=disk, server=server, failure=failure, golden=golden, resizing=resizing, now=now
+    )
 
 
 def test_without_an_assignment_nothing_happens() -> None:
@@ -137,6 +146,47 @@ def test_a_replay_that_triton_was_too_busy_for_is_tried_again_later_also_after_t
         assert decide(server=SERVING, golden=busy, now=10.0) == Replay(wanted=WANTED)
 
 
+def with_instances(assigned: int | None) -> Wanted:
+    return Wanted.of(ASSIGNMENT.model_copy(update={"instances": assigned}))
+
+
+def running(instances: InstanceGroups | None) -> Server:
+    return Server(live=True, versions=(replace(GOOD, instances=instances),))
+
+
+@pytest.mark.parametrize(
+    ("instances", "assigned", "changes"),
+    [
+        (AS_CONFIGURED, None, False),
+        (AS_CONFIGURED, 2, False),
+        (AS_CONFIGURED, 3, True),
+        (InstanceGroups(counts=(1, 2), overridden=False), None, False),
+        (InstanceGroups(counts=(1, 2), overridden=False), 2, True),
+        (InstanceGroups(counts=(3, 3), overridden=True), 3, False),
+        (InstanceGroups(counts=(3, 3), overridden=True), None, True),
+        (None, None, False),
+        (None, 2, True),
+    ],
+)
+def test_the_model_that_serves_gets_the_instances_that_are_assigned(
+    instances: InstanceGroups | None, assigned: int | None, changes: bool
+) -> None:
+    wanted = with_instances(assigned)
+    step = decide(server=running(instances), wanted=wanted)
+    assert step == (Resize(wanted=wanted) if changes else Idle(phase=AgentPhase.READY))
+    assert decide(server=running(instances), wanted=wanted, golden=Golden()) == Replay(wanted=wanted)
+    assert decide(LAID_OUT, EMPTY, wanted=wanted) == Load(wanted=wanted)
+
+
+def test_instances_that_were_refused_are_not_tried_again_and_unanswered_ones_later() -> None:
+    refused = Resizing(refused="out of memory", due_at=None)
+    wanted = with_instances(3)
+    assert decide(server=SERVING, wanted=wanted, resizing=refused, now=1e9) == Idle(phase=AgentPhase.READY)
+    unanswered = Resizing(attempts=1, due_at=10.0)
+    assert decide(server=SERVING, wanted=wanted, resizing=unanswered, now=9.9) == Idle(phase=AgentPhase.READY)
+    assert decide(server=SERVING, wanted=wanted, resizing=unanswered, now=10.0) == Resize(wanted=wanted)
+
+
 def test_what_is_no_longer_assigned_goes_once_the_assigned_serves() -> None:
     stray = replace(GOOD, name="old", layout=None)
     both = Server(live=True, versions=(GOOD, stray))
@@ -154,6 +204,7 @@ def test_what_is_no_longer_assigned_goes_once_the_assigned_serves() -> None:
     ("change", "fetched_anew", "loaded_anew"),
     [
         ({"revision": "r2"}, False, False),
+        ({"instances": 3}, False, False),
         ({"source_policy": SourcePolicy(allowed_hosts=("x",))}, False, False),
         ({"version": 3}, False, True),
         ({"name": "other"}, False, True),
@@ -179,7 +230,7 @@ class World:
         self.disk = Disk()
         self.server = Server()
         self.golden = Golden()
-        self.fetches = self.loads = self.replays = 0
+        self.fetches = self.loads = self.replays = self.resizes = 0
 
     def do(self, step: Step) -> None:
         match step:
@@ -196,7 +247,7 @@ class World:
                 self.golden = Golden()
                 name, version = wanted.assignment.name, str(wanted.assignment.version)
                 kept = tuple(v for v in self.server.versions if v.name != name)
-                loaded = LoadedVersion(name=name, version=version, state="READY", ready=True, layout=wanted.layout_key)
+                loaded = replace(GOOD, name=name, version=version, layout=wanted.layout_key, instances=_given(wanted))
                 self.server = replace(self.server, versions=(*kept, loaded))
             case Unload(name=name):
                 self.server = replace(self.server, versions=tuple(v for v in self.server.versions if v.name != name))
@@ -204,6 +255,16 @@ class World:
                 assert serves(self.server, wanted)
                 self.replays += 1
                 self.golden = SETTLED
+            case Resize(wanted=wanted):
+                assert serves(self.server, wanted)
+                self.resizes += 1
+                name = wanted.assignment.name
+                self.server = replace(
+                    self.server,
+                    versions=tuple(
+                        replace(v, instances=_given(wanted)) if v.name == name else v for v in self.server.versions
+                    ),
+                )
             case CleanUp(wanted=wanted):
                 self.disk = Disk(
                     fetched={wanted.fetch_key: PIN.digest},
@@ -222,22 +283,30 @@ class World:
         assert step == Idle(phase=AgentPhase.READY)
         assert {name for name, _ in self.disk.layouts} == {wanted.assignment.name}
         assert serves(self.server, wanted)
+        assert [v.instances for v in self.server.versions] == [_given(wanted)]
         assert self.golden == SETTLED
 
 
+def _given(wanted: Wanted) -> InstanceGroups:
+    assigned = wanted.assignment.instances
+    return AS_CONFIGURED if assigned is None else InstanceGroups(counts=(assigned,), overridden=True)
+
+
 ASSIGNMENTS = st.builds(
-    lambda name, version, file: Wanted.of(
+    lambda name, version, file, instances: Wanted.of(
         Assignment(
             revision="r",
             name=name,
             version=version,
             source=ModelSource(uri=f"https://h.example/{file}"),
             pin=PIN,
+            instances=instances,
         )
     ),
     st.sampled_from(["a", "b"]),
     st.integers(1, 2),
     st.sampled_from(["x", "y"]),
+    st.sampled_from([None, 1, 3]),
 )
 EVENTS = st.lists(
     st.tuples(ASSIGNMENTS, st.sampled_from(["nothing", "triton", "volume"]), st.integers(0, 6)), max_size=8
@@ -258,9 +327,10 @@ def test_every_history_ends_serving_just_the_last_assignment(
             world.disk, world.server = Disk(), Server()
     world.server = replace(world.server, live=True)
     world.settle(last)
-    fetches, loads, replays = world.fetches, world.loads, world.replays
+    fetches, loads, replays, resizes = world.fetches, world.loads, world.replays, world.resizes
     world.settle(last)
-    assert (world.fetches, world.loads, world.replays) == (fetches, loads, replays)
+    assert (world.fetches, world.loads, world.replays, world.resizes) == (fetches, loads, replays, resizes)
     world.server = EMPTY
     world.settle(last)
     assert (world.fetches, world.loads, world.replays) == (fetches, loads + 1, replays + 1)
+    assert world.resizes == resizes, "a load has the assigned number at once"

@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from conch.agent import reporting
-from conch.agent.decide import Failure, Fetch, Golden, Idle, Load, Replay, Step, Wanted
+from conch.agent.decide import Failure, Fetch, Golden, Idle, Load, Replay, Resize, Resizing, Step, Wanted
 from conch.agent.server import make_application
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Record
@@ -26,6 +26,8 @@ from conch.api.assignment import (
 )
 from conch.api.model import ModelSource
 from conch.api.reasons import Reason
+from conch.triton.instances import InstanceGroups
+from conch.triton.metrics import TritonMetrics
 
 WANTED = Wanted.of(Assignment(revision="r1", name="mlp", version=1, source=ModelSource(uri="https://h.example/m.onnx")))
 REPORT = AgentReport(phase=AgentPhase.READY, revision="r1")
@@ -138,6 +140,19 @@ def test_what_is_said_of_a_served_model_is_said_as_long_as_it_serves() -> None:
     for step in (Load(wanted=WANTED), Idle(phase=AgentPhase.FAILED)):
         report = make_report(step)
         assert (report.golden, report.inference) == (None, None)
+
+
+def test_how_many_instances_serve_and_why_not_as_many_as_assigned_is_told_while_they_serve() -> None:
+    running = InstanceGroups(counts=(1, 4), overridden=False)
+    memory = TritonMetrics(gpu_memory_used_bytes=3, gpu_memory_total_bytes=9)
+    fields = {"running": running, "resizing": Resizing(refused="out of memory", due_at=None), "metrics": memory}
+    for step in (Resize(wanted=WANTED), Idle(phase=AgentPhase.READY)):
+        report = make_report(step, **fields)
+        assert (report.phase, report.instances, report.instances_refused) == (AgentPhase.READY, 4, "out of memory")
+        assert (report.gpu_memory_used_bytes, report.gpu_memory_total_bytes) == (3, 9)
+    report = make_report(Load(wanted=WANTED), **fields)
+    assert (report.instances, report.instances_refused, report.gpu_memory_used_bytes) == (None, "", None)
+    assert make_report(Idle(phase=AgentPhase.READY)).instances is None
 
 
 async def test_who_asks_to_leave_is_answered_when_that_is_safe(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from conch.api.assignment import AgentPhase, Assignment, GoldenReport
 from conch.api.reasons import Reason
+from conch.triton.instances import InstanceGroups
 
 LAYOUT_FORMAT = 1
 """Part of every layout's key: raise it when the same assignment must be laid out differently."""
@@ -33,7 +34,8 @@ class Wanted:
 
     @classmethod
     def of(cls, assignment: Assignment) -> "Wanted":
-        """Keys leave out what does not change the result: the revision's name, credentials and the policy.
+        """Keys leave out what does not change the result: the revision's name, credentials, the policy, and how many
+        instances there are, which changes under the loaded model.
 
         The layout's holds the digest that the files must have: so what Triton says it runs tells whose bytes these are.
         A policy that becomes stricter takes no model away that serves: it holds at the next fetch and the next load.
@@ -66,6 +68,8 @@ class LoadedVersion:
     ready: bool = False
     layout: str | None = None
     """Key of the layout that was really loaded, from the configuration that Triton runs with."""
+    instances: InstanceGroups | None = None
+    """Those that Triton runs it with; None for an ensemble."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,20 @@ class Golden:
     """That Triton was not there for, or too busy."""
     due_at: float | None = 0.0
     """When it is replayed, in seconds on the caller's monotonic clock; None once that is settled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resizing:
+    """What has come of giving the loaded model as many instances as are assigned; a load, and another number, begins
+    with an empty one."""
+
+    refused: str = ""
+    """Why it keeps those that it has."""
+    attempts: int = 0
+    """That Triton was not there for."""
+    due_at: float | None = 0.0
+    """When it is tried, in seconds on the caller's monotonic clock; None once it is refused: an attempt takes memory
+    from the instances that serve, so it is not repeated by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,17 +163,31 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resize:
+    """Have Triton run the model that serves with as many instances as are assigned."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanUp:
     """Remove fetched trees and models that are no longer assigned, now that the assigned one serves."""
 
     wanted: Wanted
 
 
-Step = Idle | Fetch | LayOut | Load | Unload | Replay | CleanUp
+Step = Idle | Fetch | LayOut | Load | Unload | Replay | Resize | CleanUp
 
 
 def next_step(
-    *, wanted: Wanted | None, disk: Disk, server: Server, failure: Failure | None, golden: Golden, now: float
+    *,
+    wanted: Wanted | None,
+    disk: Disk,
+    server: Server,
+    failure: Failure | None,
+    golden: Golden,
+    resizing: Resizing,
+    now: float,
 ) -> Step:
     """The one thing to do now. A failure that waits for its retry holds back every action but serving on."""
     if wanted is None:
@@ -166,6 +198,8 @@ def next_step(
             return Unload(name=stray)
         if golden.due_at is not None and now >= golden.due_at:
             return Replay(wanted=wanted)
+        if resizing.due_at is not None and now >= resizing.due_at and not _has_its_instances(server, wanted):
+            return Resize(wanted=wanted)
         loading = any(v.name != name for v in server.versions)
         if not loading and (disk.fetched.keys() - {wanted.fetch_key} or any(n != name for n, _ in disk.layouts)):
             return CleanUp(wanted=wanted)
@@ -204,6 +238,17 @@ def serves(server: Server, wanted: Wanted) -> bool:
         and ours[0].ready
         and ours[0].layout == wanted.layout_key
     )
+
+
+def running_instances(server: Server, wanted: Wanted) -> InstanceGroups | None:
+    """The instances that the assigned model runs with; None while it is not loaded, and for an ensemble."""
+    ours = (v for v in server.versions if v.name == wanted.assignment.name and v.state != "UNLOADING")
+    return next((version.instances for version in ours), None)
+
+
+def _has_its_instances(server: Server, wanted: Wanted) -> bool:
+    running = running_instances(server, wanted)
+    return wanted.assignment.instances is None if running is None else running.are(wanted.assignment.instances)
 
 
 def _expected_digest(assignment: Assignment) -> str | None:

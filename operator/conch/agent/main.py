@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver
 
 from conch.agent.assignment_file import AssignmentFile
 from conch.agent.connections import open_connections
-from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step
+from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step, running_instances
 from conch.agent.errors import StepError
 from conch.agent.fetcher import REFETCH_BYTES_MOST
 from conch.agent.leaving import Leaving, LeavingTimes
@@ -27,6 +27,7 @@ from conch.api.assignment import AgentPhase, AgentReport, Assignment, InferenceC
 from conch.api.reasons import Reason
 from conch.store import Progress, in_thread, without_query
 from conch.triton.client import TritonClient
+from conch.triton.metrics import MetricsReader
 
 RETRY_FIRST_SECONDS = 2.0
 RETRY_MOST_SECONDS = 30.0
@@ -41,8 +42,11 @@ async def run(settings: AgentSettings, *, resolver: AbstractResolver | None = No
     loop.set_default_executor(ThreadPoolExecutor(max_workers=8, thread_name_prefix="agent"))
     stop = asyncio.Event()
     with _signals(loop, stop):
-        async with TritonClient(settings.triton_address, settings.admin_key) as triton:
-            agent = Agent(settings, volume, triton, resolver)
+        async with (
+            TritonClient(settings.triton_address, settings.admin_key) as triton,
+            MetricsReader(settings.triton_metrics_address) as metrics,
+        ):
+            agent = Agent(settings, volume, triton, metrics, resolver)
             leaving = Leaving(
                 connections=lambda: open_connections((pod.HTTP_PORT, pod.GRPC_PORT)),
                 is_live=triton.live,
@@ -76,13 +80,14 @@ class Agent:
         settings: AgentSettings,
         volume: Volume,
         triton: TritonClient,
+        metrics: MetricsReader,
         resolver: AbstractResolver | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._volume = volume
-        self._steps = Steps(settings, volume, triton, self._begin_fetch, resolver, clock=clock)
+        self._steps = Steps(settings, volume, triton, metrics, self._begin_fetch, resolver, clock=clock)
         self._file = AssignmentFile(settings.assignment_file)
         self._clock = clock
         self._log = agent_log()
@@ -118,13 +123,14 @@ class Agent:
                 server=server,
                 failure=self._failure,
                 golden=self._steps.golden,
+                resizing=self._steps.resizing,
                 now=self._clock(),
             )
             if isinstance(step, Idle) and step.phase is AgentPhase.READY:
                 self._failure = None
             serves = self._wanted is not None and phase_of(step) is AgentPhase.READY
             counts = await self._steps.inference_counts(self._wanted) if self._wanted and serves else None
-            self._tell(step, problem, counts)
+            self._tell(step, problem, server, counts)
             if isinstance(step, Idle):
                 await asyncio.sleep(self._pause(server))
             else:
@@ -147,11 +153,14 @@ class Agent:
         if given is not None and given != current:
             self._wanted = Wanted.of(given)
             self._failure = None
+            if current is None or current.instances != given.instances:
+                self._steps.assign_instances()
             self._log.info(
                 "assigned",
                 revision=given.revision,
                 model=given.name,
                 version=given.version,
+                instances=given.instances,
                 uri=without_query(given.source.uri),
                 digest=self._wanted.expected_digest,
             )
@@ -166,6 +175,10 @@ class Agent:
                 await asyncio.wait([task], timeout=self._settings.poll_seconds)
                 if not task.done() and self._assignment_changed():
                     task.cancel()
+                elif not task.done() and phase_of(step) is AgentPhase.READY and self._wanted:
+                    # It serves meanwhile, for minutes perhaps, and what it counts must not look old.
+                    counts = await self._steps.inference_counts(self._wanted)
+                    self._report = self._report.model_copy(update={"inference": counts})
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         except StepError as error:
@@ -184,13 +197,12 @@ class Agent:
                 await asyncio.wait([task])
 
     def _assignment_changed(self) -> bool:
-        """A pin alone stops nothing: most likely it is of what is on its way."""
+        """A pin alone stops nothing: most likely it is of what is on its way. Nor does a number of instances alone."""
         read = self._file.read()
         if read.assignment is None or self._wanted is None:
             return False
-        return read.assignment.model_copy(update={"pin": None}) != self._wanted.assignment.model_copy(
-            update={"pin": None}
-        )
+        left_out = {"pin": None, "instances": None}
+        return read.assignment.model_copy(update=left_out) != self._wanted.assignment.model_copy(update=left_out)
 
     def _failed(self, step: Step, reason: Reason, message: str) -> None:
         attempts = self._failure.attempts + 1 if self._failure else 1
@@ -218,7 +230,7 @@ class Agent:
         tells_versions = bool(record.resolved or record.fingerprint)
         return tells_versions or record.bytes <= REFETCH_BYTES_MOST
 
-    def _tell(self, step: Step, problem: str | None, counts: InferenceCounts | None) -> None:
+    def _tell(self, step: Step, problem: str | None, server: Server, counts: InferenceCounts | None) -> None:
         """Publish the report that belongs to a step."""
         wanted = self._wanted
         report = make_report(
@@ -229,6 +241,9 @@ class Agent:
             fetched=self._fetching.fields(),
             golden=self._steps.golden,
             inference=counts,
+            running=running_instances(server, wanted) if wanted else None,
+            resizing=self._steps.resizing,
+            metrics=self._steps.metrics,
         )
         if problem and report.phase is not AgentPhase.READY:
             report = report.model_copy(

@@ -5,10 +5,26 @@ from typing import Any
 
 import structlog
 
-from conch.agent.decide import CleanUp, Failure, Fetch, Golden, Idle, LayOut, Load, Replay, Step, Unload, Wanted
+from conch.agent.decide import (
+    CleanUp,
+    Failure,
+    Fetch,
+    Golden,
+    Idle,
+    LayOut,
+    Load,
+    Replay,
+    Resize,
+    Resizing,
+    Step,
+    Unload,
+    Wanted,
+)
 from conch.agent.volume import Record
 from conch.api.assignment import AgentPhase, AgentReport, InferenceCounts
 from conch.store import Progress
+from conch.triton.instances import InstanceGroups
+from conch.triton.metrics import TritonMetrics
 
 MESSAGE_MOST = 2048
 
@@ -22,7 +38,7 @@ def phase_of(step: Step) -> AgentPhase:
             return AgentPhase.FETCHING
         case LayOut() | Load():
             return AgentPhase.LOADING
-        case Unload() | Replay() | CleanUp():
+        case Unload() | Replay() | Resize() | CleanUp():
             return AgentPhase.READY
 
 
@@ -54,6 +70,9 @@ def make_report(
     fetched: Mapping[str, int | None],
     golden: Golden,
     inference: InferenceCounts | None,
+    running: InstanceGroups | None = None,
+    resizing: Resizing = Resizing(),  # noqa: B008 - immutable
+    metrics: TritonMetrics = TritonMetrics(),  # noqa: B008 - immutable
 ) -> AgentReport:
     """The report while `step` is done. A failure stays visible through its retries, until the model serves.
 
@@ -77,6 +96,10 @@ def make_report(
         replays_golden_set=True,
         golden=golden.report if serves else None,
         inference=inference if serves else None,
+        instances=(max(running.counts, default=0) or None) if running and serves else None,
+        instances_refused=_bounded(resizing.refused) if serves else "",
+        gpu_memory_used_bytes=metrics.gpu_memory_used_bytes if serves else None,
+        gpu_memory_total_bytes=metrics.gpu_memory_total_bytes if serves else None,
         **fetched,
     )
 

@@ -21,6 +21,7 @@ class AgentSettings:
     host: str = "0.0.0.0"  # noqa: S104 - the operator and the kubelet's probes come from outside of the pod
     port: int = pod.AGENT_PORT
     triton_address: str = f"127.0.0.1:{pod.GRPC_PORT}"
+    triton_metrics_address: str = f"127.0.0.1:{pod.METRICS_PORT}"
     propagation_seconds: float = 5.0
     drain_seconds: float = 60.0
     poll_seconds: float = 1.0
@@ -44,6 +45,7 @@ class AgentSettings:
             host=env.get("CONCH_AGENT_HOST", defaults.host),
             port=int(env.get("CONCH_AGENT_PORT", defaults.port)),
             triton_address=env.get("CONCH_TRITON_ADDRESS", defaults.triton_address),
+            triton_metrics_address=env.get("CONCH_TRITON_METRICS_ADDRESS", defaults.triton_metrics_address),
             propagation_seconds=float(env.get(pod.PROPAGATION_ENV, defaults.propagation_seconds)),
             drain_seconds=float(env.get(pod.DRAIN_ENV, defaults.drain_seconds)),
             limit_bytes=int(env.get(pod.MODEL_BYTES_ENV, defaults.limit_bytes)),

@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, assert_never
 
 from aiohttp.abc import AbstractResolver
 
+from conch.agent.counting import Counting
 from conch.agent.decide import (
     CleanUp,
     Fetch,
@@ -18,6 +18,8 @@ from conch.agent.decide import (
     Load,
     LoadedVersion,
     Replay,
+    Resize,
+    Resizing,
     Server,
     Step,
     Unload,
@@ -27,6 +29,7 @@ from conch.agent.decide import (
 from conch.agent.errors import StepError
 from conch.agent.fetcher import Fetcher
 from conch.agent.golden_check import GoldenCheck
+from conch.agent.resizing import Resizer
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Volume
 from conch.api.assignment import Assignment, InferenceCounts
@@ -42,7 +45,9 @@ from conch.triton.config_pbtxt import (
     served_config,
 )
 from conch.triton.errors import InvalidModelError, ModelNotAllowedError, TritonRefusedError, TritonUnavailableError
+from conch.triton.instances import instance_groups
 from conch.triton.layout import CONFIG, DEFAULT_ONNX, Found, find_model, make_layout, plan_layout, read_tree
+from conch.triton.metrics import MetricsReader, TritonMetrics
 from conch.triton.onnx_config import onnx_config
 from conch.triton.onnx_signature import read_signature
 
@@ -64,6 +69,7 @@ class Steps:
         settings: AgentSettings,
         volume: Volume,
         triton: TritonClient,
+        metrics: MetricsReader,
         progress: Callable[[], Progress],
         resolver: AbstractResolver | None = None,
         *,
@@ -74,12 +80,27 @@ class Steps:
         self._triton = triton
         self._fetcher = Fetcher(settings, volume, progress, resolver)
         self._golden = GoldenCheck(volume, self._fetcher, triton, clock)
-        self._epoch = secrets.token_hex(8)
+        self._counting = Counting(triton, metrics)
+        self._resizer = Resizer(volume, self._fetcher, triton, clock, timeout_seconds=settings.load_timeout_seconds)
 
     @property
     def golden(self) -> Golden:
         """What the golden set of the model that is loaded has shown."""
         return self._golden.known
+
+    @property
+    def resizing(self) -> Resizing:
+        """What has come of giving the model that is loaded its number of instances."""
+        return self._resizer.known
+
+    @property
+    def metrics(self) -> TritonMetrics:
+        """Triton's metrics, as they were read with the last counts."""
+        return self._counting.metrics
+
+    def assign_instances(self) -> None:
+        """Another number of instances is assigned: what was refused before says nothing of it."""
+        self._resizer.forget()
 
     async def observe(self, wanted: Wanted | None) -> Server:
         """What Triton says now; never raises."""
@@ -99,24 +120,22 @@ class Steps:
             return entry
         version = int(entry.version)
         ready = await self._triton.version_ready(entry.name, version)
-        layout = loaded_layout(await self._triton.config(entry.name, version))
-        return LoadedVersion(name=entry.name, version=entry.version, state=entry.state, ready=ready, layout=layout)
+        config = await self._triton.config(entry.name, version)
+        return LoadedVersion(
+            name=entry.name,
+            version=entry.version,
+            state=entry.state,
+            ready=ready,
+            layout=loaded_layout(config),
+            instances=instance_groups(config),
+        )
 
     async def inference_counts(self, wanted: Wanted) -> InferenceCounts | None:
         """What Triton has counted of the version that serves; None when it does not say. Never raises.
 
         Only a load begins the counters anew, and only this agent loads: so the epoch changes with its loads.
         """
-        try:
-            counted = await self._triton.statistics(wanted.assignment.name, wanted.assignment.version)
-        except (TritonUnavailableError, TritonRefusedError):
-            return None
-        return InferenceCounts(
-            epoch=self._epoch,
-            requests=counted.successes,
-            failures=counted.failures,
-            queue_seconds=counted.queue_nanoseconds / 1e9,
-        )
+        return await self._counting.read(wanted)
 
     async def run(self, step: Step) -> None:
         """Carry out one step; raises StepError."""
@@ -131,7 +150,9 @@ class Steps:
                 case Unload(name=name):
                     await self._triton.unload(name)
                 case Replay(wanted=wanted):
-                    await self._golden.run(wanted)
+                    await self._replay(wanted)
+                case Resize(wanted=wanted):
+                    await self._resize(wanted)
                 case CleanUp(wanted=wanted):
                     await asyncio.to_thread(
                         self._volume.clean_up, fetched=wanted.fetch_key, model=wanted.assignment.name
@@ -179,6 +200,22 @@ class Steps:
         config = parse_config((model / CONFIG).read_text())
         settle_backend(config, read_tree(model).files - {CONFIG}, assignment.source_policy)
 
+    async def _replay(self, wanted: Wanted) -> None:
+        self._counting.hold()
+        try:
+            await self._golden.run(wanted)
+        finally:
+            self._counting.resume()
+
+    async def _resize(self, wanted: Wanted) -> None:
+        # What is executed meanwhile is of neither number of instances.
+        self._counting.begin()
+        self._counting.hold()
+        try:
+            await self._resizer.run(wanted)
+        finally:
+            self._counting.begin()
+
     async def _load(self, wanted: Wanted) -> None:
         if not await in_thread(lambda _checkpoint: self._fetcher.is_still_verified(wanted)):
             raise StepError(
@@ -189,9 +226,9 @@ class Steps:
         await in_thread(lambda _checkpoint: self._check_backend(wanted.assignment))
         name, version = wanted.assignment.name, wanted.assignment.version
         self._golden.forget()
-        self._epoch = secrets.token_hex(8)
+        self._counting.begin()
         try:
-            await self._triton.load(name, timeout_seconds=self._settings.load_timeout_seconds)
+            await self._resizer.load(wanted)
         except TritonUnavailableError as error:
             if await self._triton.live():
                 raise StepError(Reason.MODEL_LOAD_FAILED, str(error)) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from conch.api.pod import ADMIN_KEY_HEADER
 from conch.triton.errors import TritonRefusedError, TritonUnavailableError
+from conch.triton.statistics import Statistics, statistics_of
 
 if TYPE_CHECKING:
     from conch.triton.tensors import ModelSignature, Tensor, TensorSignature
@@ -26,16 +27,6 @@ class IndexEntry:
     version: str
     state: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """What Triton has counted of a version since it was loaded."""
-
-    successes: int
-    failures: int
-    queue_nanoseconds: int
-    """Of all successful requests together, before they were executed."""
 
 
 class TritonClient:
@@ -84,10 +75,10 @@ class TritonClient:
         except TritonRefusedError:
             return False  # how Triton says that it does not know the model
 
-    async def config(self, name: str, version: int) -> Any:
-        """The configuration that a loaded version runs with (a model_config_pb2.ModelConfig)."""
+    async def config(self, name: str, version: int | None) -> Any:
+        """The configuration that a loaded version runs with (a model_config_pb2.ModelConfig); None: of the highest."""
         response = await _answer(
-            self._client.get_model_config(name, str(version), headers=self._headers, client_timeout=CALL_SECONDS)
+            self._client.get_model_config(name, _version(version), headers=self._headers, client_timeout=CALL_SECONDS)
         )
         return response.config
 
@@ -106,15 +97,15 @@ class TritonClient:
             one_answer=not decoupled and not config.HasField("sequence_batching"),
         )
 
-    async def statistics(self, name: str, version: int) -> Statistics:
-        """The counters of a loaded version; a load begins them anew."""
-        response = await _answer(self._client.get_inference_statistics(name, str(version), client_timeout=CALL_SECONDS))
-        if len(response.model_stats) != 1:
-            raise TritonRefusedError(f"Triton has no statistics of version {version} of {name!r}")
-        counted = response.model_stats[0].inference_stats
-        return Statistics(
-            successes=counted.success.count, failures=counted.fail.count, queue_nanoseconds=counted.queue.ns
+    async def statistics(self, name: str, version: int | None) -> Statistics:
+        """The counters of a loaded version, or with None of a model that has one; a load begins them anew."""
+        response = await _answer(
+            self._client.get_inference_statistics(name, _version(version), client_timeout=CALL_SECONDS)
         )
+        if len(response.model_stats) != 1:
+            shown = "the version" if version is None else f"version {version}"
+            raise TritonRefusedError(f"Triton has no statistics of {shown} of {name!r}")
+        return statistics_of(response.model_stats[0])
 
     async def infer(
         self, name: str, version: int, inputs: Sequence["Tensor"], outputs: Iterable[str], *, timeout_seconds: float
@@ -136,17 +127,24 @@ class TritonClient:
         )
         return _outputs(result.get_response())
 
-    async def load(self, name: str, *, timeout_seconds: float) -> None:
-        """Load or reload a model as it lies in the repository.
+    async def load(self, name: str, *, timeout_seconds: float, config: str | None = None) -> None:
+        """Load or reload a model as it lies in the repository, with another configuration (as JSON) if one is given.
 
         Returns when it is loaded; raises TritonRefusedError with Triton's own words. Note that success may also mean
-        that Triton saw no change and did nothing.
+        that Triton saw no change and did nothing: so it does when only the configuration of the call before differs
+        from the file, unless the file's is given.
         """
-        await _answer(self._client.load_model(name, headers=self._headers, client_timeout=timeout_seconds))
+        await _answer(
+            self._client.load_model(name, headers=self._headers, config=config, client_timeout=timeout_seconds)
+        )
 
     async def unload(self, name: str) -> None:
         """Begin to unload all versions of a model."""
         await _answer(self._client.unload_model(name, headers=self._headers, client_timeout=CALL_SECONDS))
+
+
+def _version(version: int | None) -> str:
+    return "" if version is None else str(version)
 
 
 def _signatures(rows: Iterable[Any], batch_axes: int) -> dict[str, "TensorSignature"]:
