@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from conch.api.analysis import Check, Latency, QueueTime, SuccessRate
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS
+from conch.core.analysis.alpha import alpha_of_each
 from conch.core.analysis.judge import judge
 from conch.core.analysis.judgement import Verdict
 from conch.core.analysis.samples import Samples
@@ -47,6 +48,10 @@ class Scene:
     """Standard deviation of the latencies' logarithms; they are log-normal."""
     load: float = 0.5
     """Of the candidate's one server, in an M/M/1 queue."""
+    steps: int = 3
+    """Of the rollout; each may be wrong with its share of the chance, and so may the time with all of the traffic."""
+    checks: int = 2
+    """Of the rollout, this one among them."""
 
     def looks(self, rollouts: int, rng: np.random.Generator) -> Iterator[Looks]:
         """What is seen of so many rollouts."""
@@ -123,10 +128,11 @@ def simulate(scene: Scene, rollouts: int) -> Outcome:
     rng = np.random.default_rng(SEED)
     failed = passed = 0
     decided: list[tuple[float, float]] = []
+    alpha = alpha_of_each(windows=scene.steps + 1, checks=scene.checks)
     for looks in scene.looks(rollouts, rng):
         first: Verdict | None = None
         for second, (candidate, stable) in enumerate(looks, 1):
-            found = judge(scene.check, candidate, stable)
+            found = judge(scene.check, candidate, stable, alpha=alpha)
             if first is None and found.verdict in (Verdict.FAIL, Verdict.PASS):
                 first = found.verdict
                 decided.append((found.samples, second))

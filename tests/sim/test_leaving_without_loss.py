@@ -205,7 +205,8 @@ def test_the_only_replica_on_a_cordoned_node_gets_a_replacement_first() -> None:
     world.run_pods()
     world.step()
     assert first in world.pods, "the replacement does not serve yet"
-    assert world.status.traffic[0].draining == ()
+    share = world.status.traffic[0]
+    assert (share.draining, share.draining_since) == (tuple(world.pods.keys() - {first}), None), "nobody leaves"
     _live(world)
     assert first not in world.pods
     assert len(world.pods) == 1

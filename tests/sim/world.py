@@ -66,6 +66,8 @@ class World:
     """By workload, what its Deployment asks for."""
     golden: GoldenReport = GoldenReport(outcome=GoldenOutcome.ABSENT)  # noqa: RUF009 - immutable
     """What pods say of the golden set once they have loaded the model."""
+    golden_of: dict[str, GoldenReport | None] = field(default_factory=dict)
+    """What single pods say in the place of that; None while they replay it."""
     content: str = DIGEST
     """Digest of what the source holds now."""
     written_strangers: list[ChildId] = field(default_factory=list)
@@ -225,8 +227,9 @@ class World:
         for name, pod in self.pods.items():
             report = pod.report
             if report and report.pin and report.pin.digest == report.digest:
+                golden = self.golden_of.get(name, self.golden)
                 ready = report.model_copy(
-                    update={"phase": AgentPhase.READY, "golden": self.golden, "replays_golden_set": True}
+                    update={"phase": AgentPhase.READY, "golden": golden, "replays_golden_set": True}
                 )
                 self.pods[name] = replace(pod, ready=True, report=ready)
 

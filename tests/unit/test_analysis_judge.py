@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from conch.api.analysis import Check, GoldenSet, Latency, QueueTime, SuccessRate
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS
-from conch.core.analysis.judge import DEFAULT_CHECK, judge
+from conch.core.analysis import judge as judging
+from conch.core.analysis.alpha import ROLLOUT_ALPHA, alpha_of_each
+from conch.core.analysis.judge import DEFAULT_CHECK
 from conch.core.analysis.judgement import Judgement, Verdict, combine
 from conch.core.analysis.samples import Samples
 
@@ -17,6 +19,11 @@ NOTHING = Samples()
 P95_ABSOLUTE = Check(latency=Latency(percentile=95, max_milliseconds=300))
 P95_RATIO = Check(latency=Latency(percentile=95, max_ratio_to_stable=1.5))
 QUEUE = Check(queue_time=QueueTime(max_milliseconds=10))
+
+
+def judge(check: Check, candidate: Samples, stable: Samples) -> Judgement:
+    """In a rollout with one step and this check."""
+    return judging.judge(check, candidate, stable, alpha=alpha_of_each(windows=2, checks=1))
 
 
 def success(minimum_percent: float = 99, minimum_samples: int | None = None) -> Check:
@@ -314,3 +321,28 @@ def test_longer_waits_never_make_it_better(candidate: Samples, more: float) -> N
         worse = replace(candidate, queue_seconds=candidate.queue_seconds + more)
         before, after = (judge(QUEUE, each, NOTHING).verdict for each in (candidate, worse))
         assert WORST_FIRST.index(after) <= WORST_FIRST.index(before)
+
+
+@pytest.mark.parametrize(("steps", "checks"), [(0, 1), (1, 1), (3, 2), (20, 10)])
+def test_all_the_chances_of_a_rollout_to_be_wrong_are_one_percent_together(steps: int, checks: int) -> None:
+    assert alpha_of_each(windows=steps + 1, checks=checks) * (steps + 1) * checks == pytest.approx(ROLLOUT_ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("check", "candidate", "stable"),
+    [
+        (success(), failing(9, 200), NOTHING),
+        (P95_ABSOLUTE, answered({100: 175, 1000: 25}), NOTHING),
+        (P95_RATIO, answered({100: 175, 1000: 25}), answered({100: 2000})),
+        (QUEUE, queued(500, 27), NOTHING),
+    ],
+    ids=["success rate", "absolute latency", "relative latency", "queue time"],
+)
+def test_the_more_there_is_to_be_wrong_about_the_more_it_takes_to_fail(
+    check: Check, candidate: Samples, stable: Samples
+) -> None:
+    few, many = (
+        judging.judge(check, candidate, stable, alpha=alpha_of_each(windows=windows, checks=1)).verdict
+        for windows in (1, 200)
+    )
+    assert (few, many) == (Verdict.FAIL, Verdict.INCONCLUSIVE)

@@ -96,9 +96,25 @@ def test_no_sample_is_told_twice_though_checks_may_share_a_name_and_a_revision_m
     assert {labels["check"] for labels in Scene(body).labels("conch_rollout_check_verdict")} == {
         "goldenSet",
         "successRate",
-        "latency p95 absolute",
-        "latency p95 absolute (2)",
+        "latency absolute",
+        "latency absolute (2)",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        *((name, name) for name in ("goldenSet", "successRate", "queueTime", "traffic")),
+        ("latency p99.125 relative", "latency relative"),
+        ("latency p1 absolute", "latency absolute"),
+        ("latency p95 relative </script>", "other"),
+        ("x" * 256, "other"),
+    ],
+)
+def test_the_label_of_a_check_holds_nothing_that_its_author_chooses_freely(name: str, label: str) -> None:
+    body = model_in_rollout()
+    body["status"]["rollout"]["checks"] = [{"name": name, "verdict": "Pass", "samples": 1}]
+    assert {labels["check"] for labels in Scene(body).labels("conch_rollout_check_verdict")} == {label}
 
 
 def test_every_workload_that_a_gateway_counts_for_is_named() -> None:

@@ -157,20 +157,20 @@ def test_a_pod_is_counted_in_exactly_one_stage(ready: bool, phase: AgentPhase | 
     assert {name: count for name, count in world.plan().status.pods.model_dump().items() if count} == {stage: 1}
 
 
-def test_scale_is_told_of_the_pods_that_serve_and_of_their_labels() -> None:
+def test_scale_is_told_of_all_pods_and_of_what_selects_them_whatever_a_rollout_does() -> None:
+    """An autoscaler averages over what is selected: half of the pods with all of the load would be too much for it."""
     world = _serving(replicas=2)
-    assert world.status.stable is not None
-    labels = f"conch.dev/model-deployment=sentiment,conch.dev/workload={world.status.stable.workload}"
-    assert (world.status.replicas, world.status.ready_replicas, world.status.selector) == (2, 2, labels)
-
-
-def test_pods_of_the_candidate_are_not_those_that_scale_counts() -> None:
-    world = _serving()
+    assert (world.status.replicas, world.status.ready_replicas) == (2, 2)
     world.edit(model=NEXT)
-    world.settle()
-    world.run_pods()
-    assert len(world.pods) == 2
-    assert world.plan().status.replicas == 1
+    selectors, counts = set(), set()
+    for _ in range(20):
+        world.serve()
+        world.step()
+        selectors.add(world.status.selector)
+        counts.add((world.status.replicas, world.status.ready_replicas))
+    assert selectors == {"conch.dev/model-deployment=sentiment"}
+    assert (4, 4) in counts, "those of both revisions"
+    assert (world.status.stable and world.status.stable.version, world.status.replicas) == (2, 2)
 
 
 def test_the_columns_show_a_candidate_only_beside_what_serves() -> None:

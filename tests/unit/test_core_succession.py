@@ -87,6 +87,7 @@ def _succeed(
     past: tuple[str, ...] = (),
     rolled_back_to: str | None = None,
     now: datetime = NOW,
+    rollout_policy: dict[str, Any] | None = None,
     **spec: Any,
 ) -> Succession:
     read = parse_spec(
@@ -94,6 +95,7 @@ def _succeed(
             "model": {"version": 2, "source": {"uri": "https://models.example/a.onnx"}},
             # Nobody counts requests: what is proven is proven by its pods.
             "gateway": {"mode": "Direct"},
+            "rollout": rollout_policy or {},
             **spec,
         }
     )
@@ -203,6 +205,25 @@ def test_a_first_revision_that_does_not_serve_is_given_up_for_the_next(
     assert (third.stable, third.rollout) == (None, None)
     assert third.candidate is not None
     assert (third.candidate.revision, third.workloads_created) == ("third", 3)
+
+
+def test_a_first_revision_that_was_given_up_is_not_started_again_while_there_is_another() -> None:
+    """Such as after an operator that forgot the stable revision of an object without replicas."""
+    given_up = RejectedRevision(revision="third", cause=RollbackCause.ABORTED, at="2026-01-01T11:00:00Z")
+    kept = _succeed(*_pods(NEW, ready=False), wanted="third", stable=None, rollout=None, rejected=(given_up,))
+    assert (kept.stable, kept.workloads_created) == (None, 2)
+    assert kept.candidate is not None
+    assert kept.candidate.revision == "new"
+    traffic = (TrafficShare(revision="new", workload="w2", weight=100),)
+    serves = _succeed(
+        *_pods(NEW), wanted="third", stable=None, rollout=None, rejected=(given_up,), traffic=traffic, replicas=2
+    )
+    assert (serves.stable, serves.candidate, serves.rollout) == (None, PROVEN, None)
+    proven = _succeed(*_pods(NEW), wanted="third", stable=None, rollout=None, rejected=(given_up,))
+    assert (proven.stable, proven.candidate) == (PROVEN, None)
+    alone = _succeed(wanted="third", stable=None, candidate=None, rollout=None, rejected=(given_up,))
+    assert alone.candidate is not None
+    assert alone.candidate.revision == "third", "there is nothing else"
 
 
 # A rollout.
@@ -400,7 +421,7 @@ def test_who_is_stable_again_is_remembered_once() -> None:
     over = _succeed(*_pods(OLD), *_pods(NEW), rollout=BAKED, past=("new", "old", "older"))
     assert over.past == ("old", "new", "older")
     suspended = _succeed(suspend=True, candidate=None, rollout=None, past=("older",))
-    assert suspended.past == ("old", "older"), "given up without a rollout, as nothing runs"
+    assert suspended.past == ("older",), "it is the stable one until another has proven itself"
 
 
 # What has failed.
@@ -566,11 +587,24 @@ def test_a_way_back_of_a_suspended_object_is_over_and_what_failed_stays_rejected
 
 
 @pytest.mark.parametrize("spec", [{"suspend": True}, {"replicas": 0}])
-def test_a_new_revision_of_an_object_without_pods_needs_no_old_one_beside_it(spec: dict[str, Any]) -> None:
-    succession = _succeed(**spec, candidate=None, rollout=None, created=1)
-    assert succession.stable is None
+def test_a_new_revision_of_an_object_without_pods_rests_beside_the_proven_one(spec: dict[str, Any]) -> None:
+    succession = _goes_on(**spec, candidate=None, rollout=None, created=1)
+    assert succession.stable == OLD
     assert succession.candidate is not None
-    assert (succession.candidate.revision, succession.rollout) == ("new", None)
+    assert (succession.candidate.revision, _phase(succession)) == ("new", RolloutPhase.PROVISIONING)
+    assert succession.rollout is not None
+    assert succession.rollout.deadline is None, "nothing is waited for"
+    assert [succession.replicas_of(served, 0) for served in succession.workloads] == [0, 0]
+
+
+def test_a_new_revision_that_fails_once_there_are_replicas_leads_back_to_the_proven_one() -> None:
+    rollout = {"strategy": "Surge"}
+    resting = _goes_on(suspend=True, candidate=None, rollout=None, created=1, rollout_policy=rollout)
+    new = resting.candidate
+    assert new is not None
+    pods = _pods(new, ready=False, report=FAILED_POD)
+    failed = _goes_on(*pods, *_pods(OLD), candidate=new, rollout=resting.rollout, seconds=700, rollout_policy=rollout)
+    assert (failed.stable, [each.revision for each in failed.rejected]) == (OLD, ["new"])
 
 
 def test_an_object_without_pods_promotes_nothing() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
@@ -77,7 +77,7 @@ def under_way(phase: str = "Shifting", *, spec: Json | None = None, status: Json
     """An object with a rollout from version 3 to version 4."""
     told: Json = {
         "desiredReplicas": 2,
-        "readyReplicas": 2,
+        "readyReplicas": 3,
         "pods": {"ready": 1},
         "stable": STABLE,
         "candidate": CANDIDATE,
@@ -90,7 +90,7 @@ def over(phase: str = "Done", **changes: Any) -> Json:
     of_done: Json = (
         {"stable": CANDIDATE} if phase in ("Done", "Draining") else {"stable": STABLE, "rejected": [REJECTED]}
     )
-    return under_way(phase, status={"candidate": None} | of_done, **changes)
+    return under_way(phase, status={"candidate": None, "readyReplicas": 2} | of_done, **changes)
 
 
 @dataclass
@@ -160,9 +160,10 @@ def changed(owner: Json) -> None:
 
 
 def heeds(owner: Json) -> None:
-    """The operator, by its own rules."""
+    """The operator, by its own rules; each command comes a minute after the one before."""
     read = parse(owner)
-    obeyed = obey(read.command, read.status, asked=WANTED, past=(), now=NOW)
+    now = NOW + timedelta(minutes=int(owner["metadata"]["resourceVersion"]))
+    obeyed = obey(read.command, read.status, asked=WANTED, past=(), now=now)
     if obeyed.command and obeyed.rollout:
         owner["status"] |= {"command": obeyed.command.to_wire(), "rollout": obeyed.rollout.to_wire()}
         owner["status"]["rejected"] = [each.to_wire() for each in obeyed.rejected]
@@ -287,12 +288,13 @@ def test_without_an_answer_it_asks_whether_the_operator_runs(cluster: Cluster) -
     assert cluster.asked["command"] == "pause", "it stands"
 
 
-def test_a_spec_that_cannot_be_read_is_told_as_the_cause_of_no_answer(cluster: Cluster) -> None:
+@pytest.mark.parametrize(("verb", "waits"), [("promote", True), ("abort", False), ("pause", False)])
+def test_a_spec_that_cannot_be_read_is_told_as_the_cause_of_no_answer(cluster: Cluster, verb: str, waits: bool) -> None:
     cluster.owner["spec"] = {"model": "unreadable"}
     cluster.operator = lambda _: None
-    done = invoke("abort", "sentiment", "--timeout", "0.1")
-    assert cluster.asked["command"] == "abort", "a newer operator may read it"
-    assert "it heeds commands once it can read the spec. spec.model: " in done.stderr
+    done = invoke(verb, "sentiment", "--timeout", "0.1")
+    assert cluster.asked["command"] == verb, "a newer operator may read it"
+    assert ("it heeds this command once it can read the spec. spec.model: " in done.stderr) is waits
 
 
 def test_an_api_server_that_is_away_for_a_moment_is_asked_again(cluster: Cluster) -> None:
@@ -517,10 +519,11 @@ def test_a_revision_that_serves_by_command_is_told() -> None:
     assert not [line for line in lines if line.startswith("Given up")]
 
 
-def test_of_the_pods_only_what_the_status_counts_is_told() -> None:
-    rows = {row.role: row for row in look(parse(under_way(weight=80))).pods}
-    assert (rows["stable"].ready, rows["candidate"].ready) == (None, 1), "it counts the pods that most requests go to"
-    assert any(line.split()[-1:] == ["?/2"] for line in shown(under_way(weight=80)))
+@pytest.mark.parametrize("weight", [10, 80])
+def test_the_pods_of_both_revisions_are_told_apart(weight: int) -> None:
+    """The status counts those of both together, and those of the new one."""
+    rows = {row.role: row for row in look(parse(under_way(weight=weight))).pods}
+    assert (rows["stable"].ready, rows["candidate"].ready) == (2, 1)
     first = look(parse(body(spec=SPEC, candidate=CANDIDATE, desiredReplicas=2, pods={"ready": 1}))).pods
     assert [(row.role, row.ready, row.wanted) for row in first] == [("candidate", 1, 2)]
 

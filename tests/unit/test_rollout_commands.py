@@ -1,7 +1,7 @@
 """What each command does to a rollout, and with which words it is refused."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
@@ -17,7 +17,7 @@ from conch.api.rollout import (
     Strategy,
 )
 from conch.api.status import ModelDeploymentStatus
-from conch.core.rollout.commands import Obeyed, obey
+from conch.core.rollout.commands import Obeyed, answer_due_after, obey
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REJECTED: Final = RejectedRevision(revision="new", cause=RollbackCause.ABORTED, at="2026-01-01T00:00:00Z")
@@ -52,10 +52,12 @@ def after(
     told: CommandStatus | None = None,
     rolled_back_to: str | None = None,
     past: tuple[str, ...] = (),
+    asked: str | None = "new",
+    seconds: float = 0,
 ) -> Obeyed:
     """What comes of a command where the spec asks for revision `new`."""
     status = ModelDeploymentStatus(rollout=rollout, rejected=rejected, command=told, rolled_back_to=rolled_back_to)
-    return obey(command, status, asked="new", past=past, now=NOW)
+    return obey(command, status, asked=asked, past=past, now=NOW + timedelta(seconds=seconds))
 
 
 def changed(obeyed: Obeyed, before: RolloutStatus) -> dict[str, Any]:
@@ -265,8 +267,73 @@ def test_a_command_is_heeded_once(verb: Verb, accepted: bool) -> None:
 
 def test_what_became_of_a_command_is_told_with_its_nonce() -> None:
     assert after(order(Verb.PAUSE), a_rollout()).command == CommandStatus(
-        nonce="n1", command="pause", accepted=True, message="It goes no further until it is resumed."
+        nonce="n1",
+        command="pause",
+        accepted=True,
+        message="It goes no further until it is resumed.",
+        at="2026-01-01T12:00:00Z",
     )
+
+
+STALE: Final = order(Verb.ABORT, rollout="another", nonce="n2")
+AT: Final = "2026-01-01T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "command", "waits_seconds"),
+    [
+        (True, order(Verb.ABORT, nonce="n2"), 1),
+        (False, order(Verb.ABORT, nonce="n2"), 1),
+        (True, STALE, 1),
+        (False, STALE, 5),
+        (False, UnreadableCommand(nonce="n2", message="it is not JSON"), 5),
+    ],
+    ids=["after one", "valid after a refused", "refused after one", "refused after a refused", "unreadable"],
+)
+def test_commands_are_answered_now_and_then_and_what_is_valid_does_not_wait_for_what_was_not(
+    accepted: bool, command: Command | UnreadableCommand, waits_seconds: int
+) -> None:
+    told = CommandStatus(nonce="n1", command="pause", accepted=accepted, at=AT)
+    before = a_rollout()
+    early = after(command, before, told=told, seconds=waits_seconds - 0.1)
+    assert (early.command, early.rollout) == (told, before), "nothing is written, and the command stands"
+    late = after(command, before, told=told, seconds=waits_seconds)
+    assert late.command is not None
+    assert late.command.nonce == "n2"
+    assert after(command, before, told=told, seconds=-1).command == late.command.model_copy(
+        update={"at": "2026-01-01T11:59:59Z"}
+    ), "a clock that was set back"
+
+
+def test_a_hundred_stale_commands_a_second_cost_one_answer_in_five_seconds() -> None:
+    told: CommandStatus | None = None
+    answers = 0
+    for number in range(2000):
+        stale = order(Verb.PAUSE, rollout="another", nonce=str(number))
+        now = after(stale, a_rollout(), told=told, seconds=number / 100).command
+        answers += now != told
+        told = now
+    assert answers == 4
+
+
+def test_what_waits_for_its_answer_is_looked_at_again() -> None:
+    told = CommandStatus(nonce="n1", command="pause", accepted=False, at=AT)
+    assert answer_due_after(STALE, told, NOW) == timedelta(seconds=5)
+    assert answer_due_after(STALE, told.model_copy(update={"accepted": True}), NOW) == timedelta(seconds=1)
+    assert answer_due_after(STALE, told, NOW + timedelta(seconds=5)) is None
+    assert answer_due_after(order(Verb.PAUSE, nonce="n1"), told, NOW) is None, "answered"
+    assert answer_due_after(None, told, NOW) is None
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_without_a_readable_spec_what_needs_none_is_heeded_and_the_rest_waits(verb: Verb) -> None:
+    before = a_rollout()
+    obeyed = after(order(verb), before, asked=None)
+    if verb in (Verb.ABORT, Verb.PAUSE, Verb.RESUME):
+        assert obeyed.command is not None
+        assert (obeyed.command.nonce, obeyed.command.accepted) == ("n1", True)
+    else:
+        assert (obeyed.command, obeyed.rollout) == (None, before)
 
 
 def test_without_a_command_everything_stays() -> None:

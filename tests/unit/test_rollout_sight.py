@@ -8,9 +8,10 @@ import pytest
 
 from conch.api.analysis import GoldenSetPolicy
 from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import parse_spec
 from conch.api.reasons import Reason
-from conch.api.rollout import CheckResult, RolloutPhase, RolloutStatus, Strategy
+from conch.api.rollout import CheckResult, RolloutPhase, RolloutStatus, Step, Strategy
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.core.analysis.judgement import Verdict
@@ -90,6 +91,7 @@ def see(
     seen: ObservedWindow | None = None,
     children: dict[ChildId, ObservedChild] | None = None,
     wanted: str = "new",
+    listed: frozenset[str] = frozenset(),
     **spec: Any,
 ) -> Sight:
     """Look at a rollout whose first step's share is observed."""
@@ -116,9 +118,10 @@ def see(
         stable=STABLE,
         candidate=CANDIDATE,
         wanted=wanted,
+        listed=listed,
         observed=Observed(pods=pods, gateways=gateways, window=seen, children=children or {}),
         acknowledged=True,
-        through_gateways=True,
+        through_gateways=read.gateway.mode is GatewayMode.GATEWAY,
         policy=POLICY,
         now=NOW,
     )
@@ -214,6 +217,17 @@ def test_pods_that_were_verified_stay_so_while_nobody_can_ask_them(
 ) -> None:
     """After a start of the operator no agent was asked yet, after one of an agent its golden set is replayed anew."""
     assert see(*pods, rollout={"ready": ready_before}).fleet.candidate_ready == counted
+
+
+def test_a_pod_that_had_nothing_yet_counts_only_once_it_is_verified() -> None:
+    pods = (a_pod(name="a"), a_pod(name="b", report=None))
+    held = frozenset({"b"})
+    assert see(*pods, rollout={"ready": 2}).fleet.candidate_ready == 2
+    assert see(*pods, rollout={"ready": 2}, listed=held).fleet.candidate_ready == 1
+    assert see(a_pod(name="a"), a_pod(name="b"), rollout={"ready": 2}, listed=held).fleet.candidate_ready == 2
+    stable = (a_pod(STABLE, "s1"), a_pod(STABLE, "s2", report=None))
+    assert see(*stable).fleet.stable_ready == 2
+    assert see(*stable, listed=frozenset({"s2"})).fleet.stable_ready == 1, "it cannot carry anything either"
 
 
 def test_no_pod_counts_twice() -> None:
@@ -359,6 +373,27 @@ def test_what_has_all_of_the_traffic_is_compared_with_nothing_any_more(weight: i
     (check,) = sight.checks
     assert (sight.verdict, check.verdict, check.samples) == (verdict, verdict, 400 if weight == 100 else 0)
     assert ("not compared any more" in check.message) is (weight == 100)
+
+
+def test_at_a_step_nothing_passes_a_comparison_without_being_compared() -> None:
+    """One pod that takes the place of the only other has all of the traffic at the first step."""
+    steps = (Step(weight=50),)
+    replaced = {"weight": 100, "strategy": Strategy.REPLACE, "steps": steps}
+    sight = see(a_pod(), analysis=[LATENCY], rollout=replaced, seen=window(GOOD))
+    assert sight.verdict is Verdict.INCONCLUSIVE
+    assert "too little to compare with" in sight.checks[0].message
+    after = see(a_pod(), analysis=[LATENCY], rollout={**replaced, "step": 1}, seen=window(GOOD, name="w2/Shifting/1"))
+    assert after.verdict is Verdict.PASS, "somebody has promoted it"
+
+
+def test_with_more_steps_and_checks_each_needs_more_to_fail() -> None:
+    bad = window(Samples(requests=200, failures=9))
+    steps = tuple(Step(weight=weight) for weight in range(1, 21))
+    assert see(a_pod(), analysis=[SUCCESS], seen=bad).verdict is Verdict.FAIL
+    assert see(a_pod(), analysis=[SUCCESS], seen=bad, rollout={"steps": steps}).verdict is Verdict.INCONCLUSIVE
+    many = [SUCCESS, *({"successRate": {"minimumPercent": 1 + each}} for each in range(9))]
+    assert verdicts(see(a_pod(), analysis=many[:1], seen=bad))["successRate"] == Verdict.FAIL
+    assert Verdict.FAIL not in [check.verdict for check in see(a_pod(), analysis=many, seen=bad).checks]
 
 
 def test_what_has_all_of_the_traffic_is_still_held_to_what_needs_no_comparison() -> None:

@@ -26,6 +26,11 @@ class Verb(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
 
+    @property
+    def needs_spec(self) -> bool:
+        """Whether it waits until the object's spec can be read."""
+        return self not in (Verb.ABORT, Verb.PAUSE, Verb.RESUME)
+
 
 class Command(ApiModel):
     """One command. The operator heeds each nonce once."""

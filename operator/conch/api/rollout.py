@@ -228,3 +228,6 @@ class CommandStatus(ApiModel):
     command: ShortText
     accepted: bool
     message: Message = ""
+    at: Annotated[Timestamp | None, Field(description="When it was answered; the next one may wait for a moment.")] = (
+        None
+    )

@@ -5,6 +5,7 @@ for as long as it leads. The counters stand in every process: each status is cou
 right whoever leads.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -25,6 +26,8 @@ from conch.core.rollout.machine import UNDER_WAY
 _OBJECT: Final = ("namespace", "name")
 _WORKLOAD: Final = (*_OBJECT, "workload", "revision", "version", "role")
 _CHECK: Final = (*_OBJECT, "check")
+_KINDS: Final = ("goldenSet", "successRate", "latency absolute", "latency relative", "queueTime", "traffic")
+_PERCENTILE: Final = re.compile(r"p[0-9.e+-]+")
 
 
 class _Role(StrEnum):
@@ -89,7 +92,7 @@ class _Objects:
         )
         self._desired = GaugeMetricFamily("conch_model_desired_replicas", "Replicas wanted.", labels=_OBJECT)
         self._serving = GaugeMetricFamily(
-            "conch_model_ready_replicas", "Ready replicas of the revision that most requests go to.", labels=_OBJECT
+            "conch_model_ready_replicas", "Ready replicas; during a rollout those of both revisions.", labels=_OBJECT
         )
         self._pods = GaugeMetricFamily(
             "conch_model_pods", "Pods of the wanted revision, by how far they are.", labels=(*_OBJECT, "state")
@@ -185,15 +188,27 @@ class _Rollouts:
     def _add_checks(self, labels: tuple[str, str], rollout: RolloutStatus) -> None:
         met: Counter[str] = Counter()
         for check in rollout.checks:
-            met[check.name] += 1
-            # Two of a kind may be declared, and no sample may be told twice.
-            name = check.name if met[check.name] == 1 else f"{check.name} ({met[check.name]})"
+            kind = _kind(check.name)
+            met[kind] += 1
+            # Several of a kind may be declared, and no sample may be told twice.
+            name = kind if met[kind] == 1 else f"{kind} ({met[kind]})"
             self._verdict.add_metric((*labels, name, check.verdict), 1)
             self._samples.add_metric((*labels, name), check.samples)
             if check.value is not None:
                 self._value.add_metric((*labels, name), check.value)
             if check.limit is not None:
                 self._limit.add_metric((*labels, name), check.limit)
+
+
+def _kind(name: str) -> str:
+    """A check's name without what its author may choose freely, which would make another series each time.
+
+    >>> [_kind(name) for name in ("successRate", "latency p99.125 relative", "<b>")]
+    ['successRate', 'latency relative', 'other']
+    """
+    words = [word for word in name.split() if not _PERCENTILE.fullmatch(word)]
+    kind = " ".join(words)
+    return kind if kind in _KINDS else "other"
 
 
 def _seconds(timestamp: str) -> float:

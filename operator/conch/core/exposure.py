@@ -6,6 +6,8 @@ From one form to the other the new way is there before the old one goes:
                         -> what its controllers left behind is deleted
     Gateway -> Direct   the Service selects -> its controller's slices list the pods -> our slice goes
                         -> every kube-proxy has seen that, nothing is in flight -> the port
+
+The second begins after a rollout, never in its middle: see traffic_split.py.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from conch.core.observed import ChildId, ChildKind, Observed, ObservedService, O
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.verified import ready_pods
 from conch.core.succession import Succession
+from conch.core.traffic_split import splits_traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +64,11 @@ def expose(
     ours = _our_slice(owner, observed)
     selects = service is not None and service.selects
     if mode is GatewayMode.DIRECT:
+        before = owner.status.gateway
+        if before and splits_traffic(owner, observed, under_way=succession.under_way is not None):
+            return Exposure(mode=mode, selects_pods=False, port=before.port, listed=_listed(observed, ours))
         keep = ours is not None and not _pods_are_listed(owner, succession, observed)
         listed = tuple(sorted(ours.ready)) if ours and keep else None
-        before = owner.status.gateway
         if before is None or ours is not None:
             return Exposure(mode=mode, selects_pods=True, port=before.port if before else None, listed=listed)
         since = before.unlisted_since or timestamp(now)

@@ -9,8 +9,10 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import GatewayStatus, TrafficShare
 from conch.core.acknowledgement import acknowledged
 from conch.core.exposure import Exposure, expose
+from conch.core.held_back import NOBODY, held_back
 from conch.core.observed import Observed
 from conch.core.policy import InstallationPolicy
+from conch.core.rollout.verified import golden_policy
 from conch.core.staffing import Staffing, staff
 from conch.core.succession import Succession
 from conch.core.traffic import generation_of, share_of, share_out
@@ -45,13 +47,18 @@ def route(
     status = owner.status
     everywhere = acknowledged(status, observed)
     exposure = expose(owner, succession, observed, acknowledged=everywhere, policy=policy, now=now)
+    spec = owner.spec if isinstance(owner.spec, ModelDeploymentSpec) else None
+    # A Service on the pods themselves sends to each that is ready.
+    through_gateways = exposure.port is not None
+    held = held_back(status, succession, observed, golden_policy(spec) if spec else None) if through_gateways else {}
     staffings = {
         served.workload: staff(
             served.workload,
             succession.replicas_of(served, replicas),
             share_of(status, served.workload),
             observed,
-            through_gateways=exposure.port is not None,
+            held=held.get(served.workload, NOBODY),
+            through_gateways=through_gateways,
             acknowledged=everywhere,
             policy=policy,
             now=now,
@@ -61,7 +68,7 @@ def route(
     traffic = share_out(status, succession, staffings, observed, acknowledged=everywhere, policy=policy, now=now)
     gateway = None
     if exposure.port is not None:
-        settings = owner.spec.gateway if isinstance(owner.spec, ModelDeploymentSpec) else None
+        settings = spec.gateway if spec else None
         gateway = GatewayStatus(
             port=exposure.port,
             generation=generation_of(traffic, exposure.port, settings),

@@ -5,7 +5,7 @@ acknowledges that; it is marked, so that the Deployment's controller takes this 
 the pod still executes it finishes: Triton ends only after that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -27,7 +27,9 @@ class Staffing:
     replicas: int
     """What the Deployment asks for."""
     leaving: tuple[str, ...] = ()
-    """Pods that get nothing new."""
+    """Pods that get nothing new, because they are about to be removed."""
+    held: frozenset[str] = frozenset()
+    """Pods that get nothing yet, because they are not verified."""
     removed_first: tuple[ObservedPod, ...] = ()
     """Pods to be marked before the Deployment asks for fewer."""
     keeps_one: bool = False
@@ -40,19 +42,47 @@ def staff(
     before: TrafficShare | None,
     observed: Observed,
     *,
+    held: frozenset[str],
     through_gateways: bool,
     acknowledged: bool,
     policy: InstallationPolicy,
     now: datetime,
 ) -> Staffing:
-    """The next step towards `wanted` replicas of the workload that serves."""
+    """The next step towards `wanted` replicas of the workload that serves; those that are held back leave first."""
+    staffing = _staffed(
+        workload,
+        wanted,
+        before,
+        observed,
+        held=held,
+        through_gateways=through_gateways,
+        acknowledged=acknowledged,
+        policy=policy,
+        now=now,
+    )
+    return replace(staffing, held=held)
+
+
+def _staffed(
+    workload: str,
+    wanted: int,
+    before: TrafficShare | None,
+    observed: Observed,
+    *,
+    held: frozenset[str],
+    through_gateways: bool,
+    acknowledged: bool,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Staffing:
     deployment = observed.deployment_of(workload)
     pods = observed.pods_of(workload)
-    target = wanted + _replacements(wanted, pods)
-    keeps_one = wanted == 1 and not any(_will_not_come(pod, now) for pod in pods)
+    target = wanted + _replacements(wanted, pods, held)
+    keeps_one = wanted == 1 and not any(_will_not_come(pod, held, now) for pod in pods)
     if deployment is None or len(pods) <= target:
         return Staffing(replicas=target, keeps_one=keeps_one)
-    draining = frozenset(before.draining) if before else frozenset()
+    # Without that time, those that are listed have only been held back: one that is verified by now is to stay.
+    draining = held.union(before.draining if before and before.draining_since else ())
     serving = [pod for pod in _leaving_first(pods, draining)[: len(pods) - target] if pod.ready]
     leaving = tuple(sorted(pod.name for pod in serving))
     unmarked = tuple(pod for pod in serving if not pod.marked_for_removal)
@@ -63,7 +93,7 @@ def staff(
     if not through_gateways:
         # Marked is not enough, it has to be seen: the Deployment's controller looks at pods for itself.
         return Staffing(replicas=as_it_is if unmarked else target, removed_first=unmarked, keeps_one=keeps_one)
-    if draining.issuperset(leaving) and drained(
+    if frozenset(before.draining).issuperset(leaving) and drained(
         before,
         # What others are sent says nothing about the pods that leave.
         in_flight=in_flight(observed, workload) if target == 0 else 0,
@@ -76,15 +106,15 @@ def staff(
     return Staffing(replicas=as_it_is, leaving=leaving, keeps_one=keeps_one)
 
 
-def _replacements(wanted: int, pods: tuple[ObservedPod, ...]) -> int:
-    """One, while the only replica serves from a node that is about to be drained and no other is ready."""
-    serving = [pod for pod in pods if pod.ready]
+def _replacements(wanted: int, pods: tuple[ObservedPod, ...], held: frozenset[str]) -> int:
+    """One, while the only replica serves from a node that is about to be drained and no other serves."""
+    serving = [pod for pod in pods if pod.ready and pod.name not in held]
     return 1 if wanted == 1 and serving and all(pod.node_cordoned for pod in serving) else 0
 
 
-def _will_not_come(pod: ObservedPod, now: datetime) -> bool:
+def _will_not_come(pod: ObservedPod, held: frozenset[str], now: datetime) -> bool:
     """Whether this pod is no replacement to wait for: it finds no room, its model fails, or it has taken too long."""
-    if pod.ready:
+    if pod.ready and pod.name not in held:
         return False
     if pod.unschedulable_message and not pod.scheduled:
         return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from conch.api import names
-from conch.api.gateway import GatewayMode
+from conch.api.assignment import AgentPhase
 from conch.api.model_deployment import ModelDeployment
 from conch.api.rollout import (
     CommandStatus,
@@ -27,8 +27,9 @@ from conch.core.pinning import pinned
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.commands import Obeyed, with_rejected
 from conch.core.rollout.machine import FAILURES, UNDER_WAY, advance, begin, roll_back
-from conch.core.rollout.sight import look
+from conch.core.rollout.sight import look, look_back
 from conch.core.rollout.verified import golden_policy, ready_pods, verified_pods
+from conch.core.traffic_split import splits_traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +99,51 @@ def succeed(
     now: datetime,
 ) -> Succession:
     """One step from what status says, after the last command, towards the wanted revision."""
+    known = _known(owner, obeyed)
+    if known.stable is None:
+        return _first(known, owner, spec, wanted, observed, now)
+    if known.candidate is not None and known.rollout is not None and known.rollout.phase in UNDER_WAY:
+        return _go_on(known, owner, spec, wanted, observed, acknowledged=acknowledged, policy=policy, now=now)
+    stable = known.stable
+    known = replace(known, rollout=_ended(known.rollout, owner))
+    if stable.revision == wanted:
+        return replace(known, stable=pinned(stable, spec.model.source.digest, observed), candidate=None)
+    if _is_rejected(known, wanted):
+        return replace(known, candidate=None)
+    # Also where there are no replicas: what has proven itself stays until another has. It rests until there are some.
+    return _begin(known, owner, spec, wanted, now)
+
+
+def without_spec(
+    owner: ModelDeployment, obeyed: Obeyed, observed: Observed, *, acknowledged: bool, now: datetime
+) -> Succession:
+    """What runs stays, for nothing can be derived from a spec that cannot be read; but a way back goes on.
+
+    For that nothing of the spec is needed: the traffic goes to what was proven.
+    """
+    known = _known(owner, obeyed)
+    stable, candidate, rollout = known.stable, known.candidate, known.rollout
+    if stable and candidate and rollout and rollout.phase is RolloutPhase.ROLLING_BACK:
+        sight = look_back(
+            rollout,
+            replicas=owner.status.desired_replicas,
+            stable=stable,
+            candidate=candidate,
+            listed=_listed(owner),
+            observed=observed,
+            acknowledged=acknowledged,
+            now=now,
+        )
+        return _after(known, advance(rollout, sight), now)
+    # But for pods that wait for their pin; where a digest was declared, none does.
+    waiting = any(pod.report and pod.report.phase is AgentPhase.FETCHED for pod in observed.pods)
+    return replace(known, candidate=pinned(candidate, None, observed)) if candidate and waiting else known
+
+
+def _known(owner: ModelDeployment, obeyed: Obeyed) -> Succession:
+    """What status says, after the last command."""
     status = owner.status
-    known = Succession(
+    return Succession(
         stable=status.stable,
         candidate=status.candidate,
         workloads_created=status.workloads_created,
@@ -109,21 +153,15 @@ def succeed(
         rolled_back_to=obeyed.rolled_back_to,
         command=obeyed.command,
     )
-    if known.stable is None:
-        return _first(known, owner, spec, wanted, observed, now)
-    if known.candidate is not None and known.rollout is not None and known.rollout.phase in UNDER_WAY:
-        return _go_on(known, spec, wanted, observed, acknowledged=acknowledged, policy=policy, now=now)
-    stable = known.stable
-    known = replace(known, rollout=_ended(known.rollout, owner))
-    if stable.revision == wanted:
-        return replace(known, stable=pinned(stable, spec.model.source.digest, observed), candidate=None)
-    if any(rejected.revision == wanted for rejected in known.rejected):
-        return replace(known, candidate=None)
-    if spec.desired_replicas == 0:
-        # Nothing serves, so there is nothing to keep until the new revision is proven.
-        past = with_past(known.past, stable.revision)
-        return replace(_begin(known, owner, spec, wanted, now), stable=None, rollout=None, past=past)
-    return _begin(known, owner, spec, wanted, now)
+
+
+def _is_rejected(known: Succession, revision: str) -> bool:
+    return any(rejected.revision == revision for rejected in known.rejected)
+
+
+def _listed(owner: ModelDeployment) -> frozenset[str]:
+    """Pods that get nothing new by what status says."""
+    return frozenset(name for share in owner.status.traffic for name in share.draining)
 
 
 def _first(
@@ -132,14 +170,15 @@ def _first(
     """Nothing is known to serve: the candidate is all there is."""
     candidate = known.candidate
     has_traffic = candidate and any(share.workload == candidate.workload for share in owner.status.traffic)
-    is_other = candidate and candidate.revision != wanted
+    is_other = candidate and candidate.revision != wanted and not _is_rejected(known, wanted)
     if candidate and is_other and has_traffic and spec.desired_replicas and ready_pods(candidate, observed):
         # It serves, if not with all of its pods: nothing is taken from it before another is proven.
         return _begin(replace(known, stable=candidate, candidate=None), owner, spec, wanted, now)
-    if candidate is None or candidate.revision != wanted:
+    if candidate is None or is_other:
         known = _with_candidate(known, owner, spec, wanted)
     assert known.candidate is not None  # noqa: S101 - the lines above
-    candidate = pinned(known.candidate, spec.model.source.digest, observed)
+    declared = spec.model.source.digest if known.candidate.revision == wanted else known.candidate.digest
+    candidate = pinned(known.candidate, declared, observed)
     verified = len(verified_pods(candidate, observed, golden_policy(spec)))
     if 0 < spec.desired_replicas <= verified:
         return replace(known, stable=candidate, candidate=None)
@@ -175,6 +214,7 @@ def _begin(
 
 def _go_on(
     known: Succession,
+    owner: ModelDeployment,
     spec: ModelDeploymentSpec,
     wanted: str,
     observed: Observed,
@@ -198,14 +238,21 @@ def _go_on(
         stable=stable,
         candidate=candidate,
         wanted=wanted,
+        listed=_listed(owner),
         observed=observed,
         acknowledged=acknowledged,
-        through_gateways=spec.gateway.mode is GatewayMode.GATEWAY,
+        through_gateways=splits_traffic(owner, observed, under_way=True),
         policy=policy,
         now=now,
     )
-    after = advance(rollout, sight)
-    known = replace(known, candidate=candidate, rollout=after)
+    return _after(replace(known, candidate=candidate), advance(rollout, sight), now)
+
+
+def _after(known: Succession, after: RolloutStatus, now: datetime) -> Succession:
+    """What a step of a rollout that is under way means for the two revisions."""
+    stable, candidate = known.stable, known.candidate
+    assert stable is not None  # noqa: S101 - the callers' promise
+    known = replace(known, rollout=after)
     match after.phase:
         case RolloutPhase.DRAINING:
             return replace(known, stable=candidate, candidate=None, past=with_past(known.past, stable.revision))

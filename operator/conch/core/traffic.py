@@ -15,6 +15,7 @@ from conch.core.staffing import Staffing
 from conch.core.succession import Succession
 
 _SHARES_MOST: Final = 16
+_DRAINING_MOST: Final = 1000
 
 
 def share_out(
@@ -71,7 +72,7 @@ def _share(
         revision=served.revision,
         workload=served.workload,
         weight=weight,
-        draining=staffing.leaving,
+        draining=(*staffing.leaving, *sorted(staffing.held.difference(staffing.leaving)))[:_DRAINING_MOST],
         draining_since=begun(before, now) if staffing.leaving else None,
     )
 
@@ -84,7 +85,10 @@ def share_of(status: ModelDeploymentStatus, workload: str) -> TrafficShare | Non
 def generation_of(traffic: tuple[TrafficShare, ...], port: int, gateway: Gateway | None) -> str:
     """A name for what gateways are to do: another one whenever that changes.
 
-    With the times in it: a gateway's old word about the same pods, drained once before, must not count again.
+    With the times in it: a gateway's old word about the same pods, drained once before, must not count again. Pods that
+    are only held back are not in it: they are listed long before they are ready, so nothing waits for that.
     """
-    shares = [share.model_dump(mode="json") for share in traffic]
+    shares = [
+        share.model_dump(mode="json", exclude=None if share.draining_since else {"draining"}) for share in traffic
+    ]
     return canonical_hash({"traffic": shares, "port": port, "gateway": gateway.to_wire() if gateway else None})

@@ -166,9 +166,10 @@ def _no_answer(owner: ModelDeployment | None, request: Request) -> str:
     within = f"within {request.timeout_seconds:g} s"
     if owner is None:
         return f"The API server could not be asked for the operator's answer {within}. The command stands."
-    if isinstance(owner.spec, InvalidSpec):
+    if isinstance(owner.spec, InvalidSpec) and request.verb.needs_spec:
         return (
-            f"The operator has not answered {within}: it heeds commands once it can read the spec. {owner.spec.message}"
+            f"The operator has not answered {within}: it heeds this command once it can read the spec. "
+            f"{owner.spec.message}"
         )
     return f"The operator has not answered {within}. {_OPERATOR} The command stands: it is heeded once that is back."
 

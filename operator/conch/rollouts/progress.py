@@ -10,6 +10,7 @@ from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.rollout import Pause, RejectedRevision, RollbackCause, RolloutPhase, RolloutStatus, Step
 from conch.api.status import ConditionStatus, ConditionType
 from conch.core.analysis.judgement import Verdict
+from conch.core.autoscaling import autoscaling_of
 from conch.core.revision import revision_of
 from conch.core.rollout.machine import UNDER_WAY, is_waiting_for_promotion
 
@@ -48,7 +49,7 @@ class PodsRow:
     revision: str
     workload: str
     wanted: int
-    ready: int | None
+    ready: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +160,8 @@ def _place(rollout: RolloutStatus, index: int) -> Place:
 def _pods(owner: ModelDeployment) -> Iterator[PodsRow]:
     status = owner.status
     rollout, stable, candidate = status.rollout, status.stable, status.candidate
-    # Of the two, the status counts the pods of the one that most requests go to, and those of the newer one.
-    mostly_new = candidate is not None and rollout is not None and rollout.weight > _ALL / 2
+    # The status counts the pods of both together, and those of the newer one.
+    of_candidate = status.pods.ready if candidate else 0
     if stable:
         yield PodsRow(
             role="stable",
@@ -168,7 +169,7 @@ def _pods(owner: ModelDeployment) -> Iterator[PodsRow]:
             revision=stable.revision,
             workload=stable.workload,
             wanted=rollout.stable_replicas if rollout and candidate else status.desired_replicas,
-            ready=None if mostly_new else status.ready_replicas,
+            ready=max(0, status.ready_replicas - of_candidate),
         )
     if candidate:
         yield PodsRow(
@@ -184,7 +185,9 @@ def _pods(owner: ModelDeployment) -> Iterator[PodsRow]:
 def _waits(owner: ModelDeployment, rollout: RolloutStatus) -> Iterator[Wait]:
     policy = None if isinstance(owner.spec, InvalidSpec) else owner.spec.rollout
     if owner.status.desired_replicas == 0:
-        yield Wait(words="replicas are wanted again (now none are)")
+        # The autoscaler, too: it wants one for a rollout, as soon as it sees that there is one.
+        is_autoscaled = autoscaling_of(owner) is not None
+        yield Wait(words=f"replicas are wanted again (now none are{', for nobody asked' if is_autoscaled else ''})")
     if rollout.phase is RolloutPhase.ROLLING_BACK:
         yield Wait(words="the stable revision's pods have taken the traffic back")
         return

@@ -150,7 +150,7 @@ def _pods(pods: Iterable[PodsRow]) -> Table:
 
 
 def _count(row: PodsRow) -> str:
-    return f"{'?' if row.ready is None else row.ready}/{row.wanted}"
+    return f"{row.ready}/{row.wanted}"
 
 
 def _checks(rollout: RolloutStatus) -> Table:

@@ -12,9 +12,9 @@ number of requests does not have that property; looked at again and again, it fi
 good. (For all of this: Howard, Ramdas, McAuliffe and Sekhon, Time-uniform, nonparametric, nonasymptotic confidence
 sequences, 2021; Ramdas, Grünwald, Vovk and Shafer, Game-theoretic statistics and safe anytime-valid inference, 2023.)
 
-Alpha is a chance per window and check. The requests need not be alike, but each may fail with no more than the assumed
-chance *given those before it*. Where requests fail together, such as when a node stops for a second, that is not so,
-and evidence grows faster than it should.
+Alpha is a chance per window and check; how it follows from one per rollout is in alpha.py. The requests need not be
+alike, but each may fail with no more than the assumed chance *given those before it*. Where requests fail together,
+such as when a node stops for a second, that is not so, and evidence grows faster than it should.
 
 Everything is in natural logarithms: 10,000 requests make numbers that no float holds.
 """

@@ -20,7 +20,7 @@ from conch.api.analysis import QueueTime
 from conch.core.analysis.evidence import log_evidence_mean_above, log_evidence_mean_below
 from conch.core.analysis.judgement import Judgement, Verdict
 from conch.core.analysis.samples import Samples
-from conch.core.analysis.share import ALPHA, BETA
+from conch.core.analysis.share import BETA
 from conch.core.analysis.words import duration, requests, what_is_missing
 
 GROUP: Final = 50
@@ -29,7 +29,7 @@ _CLEARLY_TOO_LONG: Final = 2
 """Times the limit: a mean that no candidate may pass with."""
 
 
-def judge_queue_time(check: QueueTime, candidate: Samples, *, minimum_samples: int) -> Judgement:
+def judge_queue_time(check: QueueTime, candidate: Samples, *, minimum_samples: int, alpha: float) -> Judgement:
     """FAIL once the mean exceeds the limit beyond doubt; PASS once it is within, and cannot well be twice the limit.
 
     ERROR if requests were answered and Triton's counters know of none.
@@ -47,15 +47,15 @@ def judge_queue_time(check: QueueTime, candidate: Samples, *, minimum_samples: i
         )
     mean = 1000 * candidate.queue_seconds / total
     told = f"{requests(total)} waited {duration(mean)} on average; at most {duration(limit)} are allowed"
-    verdict = _verdict(mean, total, limit) if total >= minimum_samples else Verdict.INCONCLUSIVE
+    verdict = _verdict(mean, total, limit, alpha) if total >= minimum_samples else Verdict.INCONCLUSIVE
     if verdict is Verdict.INCONCLUSIVE:
         told += f"; {what_is_missing(total, minimum_samples)}"
     return Judgement(verdict=verdict, value=mean, limit=limit, samples=total, message=told)
 
 
-def _verdict(mean: float, total: int, limit: int) -> Verdict:
+def _verdict(mean: float, total: int, limit: int, alpha: float) -> Verdict:
     groups = total / GROUP
-    if log_evidence_mean_above(mean * groups, groups, limit) >= -math.log(ALPHA):
+    if log_evidence_mean_above(mean * groups, groups, limit) >= -math.log(alpha):
         return Verdict.FAIL
     if mean <= limit and log_evidence_mean_below(mean * groups, groups, _CLEARLY_TOO_LONG * limit) >= -math.log(BETA):
         return Verdict.PASS

@@ -10,8 +10,6 @@ from typing import Final
 
 from conch.core.analysis.evidence import log_evidence_above, log_evidence_below
 
-ALPHA: Final = 0.005
-"""The chance that a candidate which keeps to a limit is ever found to exceed it, per window and check."""
 BETA: Final = 0.01
 """The chance that a candidate with clearly too many is ever found to have few enough, per window and check."""
 FEWEST_TO_FAIL: Final = 20
@@ -33,11 +31,11 @@ def clearly_too_many(most: float) -> float:
     return max(most + 0.04 * (1 - most), 2 * most / (1 + most))
 
 
-def is_too_many(bad: float, total: int, *, most: float, minimum_samples: int) -> bool:
-    """Whether more than the share `most` are bad, beyond doubt."""
+def is_too_many(bad: float, total: int, *, most: float, minimum_samples: int, alpha: float) -> bool:
+    """Whether more than the share `most` are bad: said of one that keeps to it with a chance of `alpha` at most."""
     if total < min(minimum_samples, FEWEST_TO_FAIL):
         return False
-    return log_evidence_above(bad, total, most) >= -math.log(ALPHA)
+    return log_evidence_above(bad, total, most) >= -math.log(alpha)
 
 
 def is_few_enough(bad: float, total: int, *, most: float, minimum_samples: int) -> bool:

@@ -7,7 +7,7 @@ from conch.core.analysis.share import is_few_enough, is_too_many
 from conch.core.analysis.words import percent, requests, what_is_missing
 
 
-def judge_success_rate(check: SuccessRate, candidate: Samples, *, minimum_samples: int) -> Judgement:
+def judge_success_rate(check: SuccessRate, candidate: Samples, *, minimum_samples: int, alpha: float) -> Judgement:
     """FAIL once failures exceed what is allowed beyond doubt, PASS once they clearly do not.
 
     FAIL may come before the minimum of samples, for that is about a good word: see share.FEWEST_TO_FAIL.
@@ -20,7 +20,7 @@ def judge_success_rate(check: SuccessRate, candidate: Samples, *, minimum_sample
         if total
         else "no request has come to an end"
     )
-    if is_too_many(candidate.failures, total, most=most, minimum_samples=minimum_samples):
+    if is_too_many(candidate.failures, total, most=most, minimum_samples=minimum_samples, alpha=alpha):
         verdict = Verdict.FAIL
     elif is_few_enough(candidate.failures, total, most=most, minimum_samples=minimum_samples):
         verdict = Verdict.PASS

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from conch.api.analysis import GoldenSetPolicy
 from conch.api.reasons import Reason
 from conch.api.rollout import RejectedRevision, RollbackCause, RolloutPhase, RolloutStatus
 from conch.api.spec import ModelDeploymentSpec
@@ -53,13 +54,30 @@ def the_way_back_is_over(situation: Situation) -> Finding | None:
 def the_golden_set_passes(situation: Situation) -> Finding | None:
     """The model answers as its golden.json records."""
     if situation.succession.candidate is None:
-        return None
+        return _nobody_is_held_back(situation)
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
     golden = golden_policy(situation.spec)
     if failure := golden_failure(situation.pods, golden):
         return stalled(Reason.GOLDEN_SET_FAILED, failure)
     error = golden_error(situation.pods, golden)
     return stalled(Reason.GOLDEN_SET_ERROR, error) if error else None
+
+
+def _nobody_is_held_back(situation: Situation) -> Finding | None:
+    """Of a revision that has proven itself: each of its pods is sent requests only once it answers as recorded."""
+    stable = situation.succession.stable
+    staffing = situation.routing.staffings.get(stable.workload) if stable else None
+    pods = [pod for pod in situation.pods if staffing and pod.ready and pod.name in staffing.held]
+    if failure := golden_failure(pods, GoldenSetPolicy.IF_PRESENT):
+        return stalled(
+            Reason.GOLDEN_SET_FAILED,
+            f"{failure} Others of this revision do: it gets no requests. Look at its node and GPU, or delete the pod.",
+        )
+    if error := golden_error(pods, GoldenSetPolicy.IF_PRESENT):
+        return stalled(Reason.GOLDEN_SET_ERROR, error)
+    if pods:
+        return progressing(Reason.LOADING, f"Pod {pods[0].name} gets requests once its golden set was replayed.")
+    return None
 
 
 def the_rollout_is_over(situation: Situation) -> Finding | None:

@@ -42,13 +42,12 @@ def next_split(strategy: Strategy, goal: int, replicas: int, fleet: Fleet, now: 
 
     `now` is what was asked for last; 0 as the goal takes everything back.
     """
-    match strategy:
-        case Strategy.REPLACE:
-            return _replace(goal, replicas, fleet, now)
-        case Strategy.RECREATE:
-            return _recreate(goal, replicas, fleet, now)
-        case Strategy.SURGE | Strategy.AUTO:
-            return _surge(goal, replicas, fleet, now)
+    # A rollout's strategy is never Auto: that is one of these from its beginning.
+    if strategy is Strategy.REPLACE:
+        return _replace(goal, replicas, fleet, now)
+    if strategy is Strategy.RECREATE:
+        return _recreate(goal, replicas, fleet, now)
+    return _surge(goal, replicas, fleet, now)
 
 
 def pods_for(weight: int, replicas: int) -> int:
@@ -61,9 +60,7 @@ def pods_for(weight: int, replicas: int) -> int:
 
 
 def is_reached(strategy: Strategy, goal: int, replicas: int, split: Split, fleet: Fleet) -> bool:
-    """Whether the candidate has the pods and the traffic that `goal` percent stand for."""
-    if goal == 0:
-        return split.weight == 0
+    """Whether the candidate has the pods and the traffic that `goal` percent, not 0, stand for."""
     needed = replicas if strategy is Strategy.RECREATE else pods_for(goal, replicas)
     if split.candidate < needed or fleet.candidate_ready < min(needed, split.candidate):
         return False

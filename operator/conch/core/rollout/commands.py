@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from conch.api.command import Command, UnreadableCommand, Verb
@@ -14,6 +14,11 @@ from conch.core.rollout.machine import UNDER_WAY, roll_back
 _WITH_TRAFFIC: Final = (RolloutPhase.SHIFTING, RolloutPhase.BAKING)
 
 _REJECTED_MOST: Final = 10
+
+ANSWER_INTERVAL: Final = timedelta(seconds=1)
+REFUSAL_INTERVAL: Final = timedelta(seconds=5)
+"""How soon after another command one is answered; refused, after one that was refused. An answer is a write and an
+Event, and whoever may edit an object may write a new command a hundred times a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +45,76 @@ def obey(
     command: Command | UnreadableCommand | None,
     status: ModelDeploymentStatus,
     *,
-    asked: str,
+    asked: str | None,
     past: Sequence[str],
     now: datetime,
 ) -> Obeyed:
     """Heed a command that was not heeded yet.
 
-    `asked` is the revision of the spec, `past` those that can be gone back to, newest first.
+    `asked` is the revision of the spec, None if that cannot be read: then what needs it waits. `past` are those that
+    can be gone back to, newest first.
     """
     before = as_it_is(status)
-    if before.rolled_back_to and all(each.revision != asked for each in before.rejected):
+    if asked and before.rolled_back_to and all(each.revision != asked for each in before.rejected):
         # The spec has changed since.
         before = replace(before, rolled_back_to=None)
     if command is None or (status.command is not None and status.command.nonce == command.nonce):
         return before
+    if _is_too_soon(status.command, ANSWER_INTERVAL, now):
+        return before
+    after = _answered(command, status, before, asked=asked, past=past, now=now)
+    refused = after.command is not None and not after.command.accepted
+    last_refused = status.command is not None and not status.command.accepted
+    if refused and last_refused and _is_too_soon(status.command, REFUSAL_INTERVAL, now):
+        return before
+    return after
+
+
+def answer_due_after(
+    command: Command | UnreadableCommand | None, told: CommandStatus | None, now: datetime
+) -> timedelta | None:
+    """How long a command that is not answered yet waits for its answer at most; None if it waits for none.
+
+    `told` is the last answer.
+    """
+    if command is None or told is None or told.nonce == command.nonce:
+        return None
+    interval = ANSWER_INTERVAL if told.accepted else REFUSAL_INTERVAL
+    return interval if _is_too_soon(told, interval, now) else None
+
+
+def _is_too_soon(told: CommandStatus | None, interval: timedelta, now: datetime) -> bool:
+    if told is None or told.at is None:
+        return False
+    # A clock that was set back holds nothing up.
+    return timedelta() <= now - datetime.fromisoformat(told.at) < interval
+
+
+def _answered(
+    command: Command | UnreadableCommand,
+    status: ModelDeploymentStatus,
+    before: Obeyed,
+    *,
+    asked: str | None,
+    past: Sequence[str],
+    now: datetime,
+) -> Obeyed:
+    answered = _heeded(command, status, before, asked=asked, past=past, now=now)
+    told = answered.command
+    if told is None or told == before.command:
+        return answered
+    return replace(answered, command=told.model_copy(update={"at": timestamp(now)}))
+
+
+def _heeded(
+    command: Command | UnreadableCommand,
+    status: ModelDeploymentStatus,
+    before: Obeyed,
+    *,
+    asked: str | None,
+    past: Sequence[str],
+    now: datetime,
+) -> Obeyed:
     if isinstance(command, UnreadableCommand):
         return _told(before, command.nonce, "?", f"The annotation is no command: {command.message}.")
     rollout = status.rollout
@@ -61,16 +122,18 @@ def obey(
         there = f"now it is {rollout.id}" if rollout else "there is none"
         return _refused(before, command, f"It is about rollout {command.rollout}, and {there}; ask again.")
     under_way = rollout.phase in UNDER_WAY
+    if asked is None and command.command.needs_spec:
+        return before
     match command.command:
-        case Verb.RETRY:
+        case Verb.RETRY if asked:
             return _retry(before, command, asked, under_way=under_way)
-        case Verb.ROLLBACK if not under_way:
+        case Verb.ROLLBACK if asked and not under_way:
             return _roll_back(before, command, asked, past, now)
         case _ if not under_way:
             return _refused(before, command, f"The rollout is over ({rollout.phase}).")
         case _ if rollout.phase is RolloutPhase.ROLLING_BACK:
             return _refused(before, command, f"It is rolled back already ({rollout.cause}).")
-        case Verb.ROLLBACK:
+        case Verb.ROLLBACK | Verb.RETRY:
             return _refused(before, command, "A rollout is under way: abort it first.")
         case Verb.PROMOTE:
             return _promote(before, command, rollout)

@@ -1,15 +1,16 @@
 """What the machine is shown: everything of the cluster that a step of a rollout depends on."""
 
+from collections.abc import Set
 from datetime import datetime
 from typing import Final
 
 from conch.api.analysis import Check, GoldenSetPolicy
 from conch.api.assignment import GoldenOutcome
-from conch.api.gateway import GatewayMode
-from conch.api.rollout import CheckResult, RolloutPhase, RolloutStatus
+from conch.api.rollout import CheckResult, Rollout, RolloutPhase, RolloutStatus
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.api.types import bounded
+from conch.core.analysis.alpha import alpha_of_each
 from conch.core.analysis.judge import DEFAULT_CHECK, judge
 from conch.core.analysis.judgement import Judgement, Verdict, combine
 from conch.core.analysis.samples import Samples
@@ -19,7 +20,14 @@ from conch.core.pod_trouble import trouble, trouble_lasts
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import Sight, window_of
-from conch.core.rollout.verified import golden_error, golden_failure, golden_policy, ready_pods, verified_pods
+from conch.core.rollout.verified import (
+    golden_error,
+    golden_failure,
+    golden_policy,
+    open_pods,
+    ready_pods,
+    verified_pods,
+)
 
 _GOLDEN_SET: Final = "goldenSet"
 _SUCCESS_RATE: Final = "successRate"
@@ -37,28 +45,27 @@ def look(
     stable: ServedRevision,
     candidate: ServedRevision,
     wanted: str,
+    listed: Set[str],
     observed: Observed,
     acknowledged: bool,
     through_gateways: bool,
     policy: InstallationPolicy,
     now: datetime,
 ) -> Sight:
-    """See how the two revisions of a rollout that is under way are."""
+    """See how the two revisions of a rollout that is under way are.
+
+    `listed` are the pods that get nothing new by what status says.
+    """
     golden = golden_policy(spec)
     pods = observed.pods_of(candidate.workload)
     no_room, since = _no_room(pods, candidate, rollout, observed)
-    verdict, checks = _judged(rollout, spec, stable, candidate, observed)
+    verdict, checks = _judged(rollout, spec, stable, candidate, observed, through_gateways=through_gateways)
     found = trouble(pods, now)
     told = f"{found.reason}: {found.message}" if found else golden_error(pods, golden)
     return Sight(
         policy=spec.rollout,
         replicas=spec.desired_replicas,
-        fleet=Fleet(
-            stable_ready=len(ready_pods(stable, observed)),
-            stable_left=len(observed.pods_left(stable.workload)),
-            candidate_ready=_candidate_ready(rollout, candidate, observed, golden),
-            candidate_left=len(observed.pods_left(candidate.workload)),
-        ),
+        fleet=_fleet(rollout, stable, candidate, observed, golden, listed),
         candidate_started=len(ready_pods(candidate, observed)),
         trouble=bounded(told, _WORDS_MOST),
         trouble_lasts=trouble_lasts(pods, now),
@@ -74,8 +81,52 @@ def look(
     )
 
 
+def look_back(
+    rollout: RolloutStatus,
+    *,
+    replicas: int,
+    stable: ServedRevision,
+    candidate: ServedRevision,
+    listed: Set[str],
+    observed: Observed,
+    acknowledged: bool,
+    now: datetime,
+) -> Sight:
+    """The same of a rollout on its way back, where the spec cannot be read: nothing is judged any more."""
+    return Sight(
+        policy=Rollout(),
+        replicas=replicas,
+        fleet=_fleet(rollout, stable, candidate, observed, GoldenSetPolicy.IF_PRESENT, listed),
+        candidate_started=len(ready_pods(candidate, observed)),
+        verdict=Verdict.INCONCLUSIVE,
+        checks=rollout.checks,
+        acknowledged=acknowledged,
+        now=now,
+    )
+
+
+def _fleet(
+    rollout: RolloutStatus,
+    stable: ServedRevision,
+    candidate: ServedRevision,
+    observed: Observed,
+    golden: GoldenSetPolicy,
+    listed: Set[str],
+) -> Fleet:
+    return Fleet(
+        stable_ready=len(open_pods(stable, observed, golden, listed)),
+        stable_left=len(observed.pods_left(stable.workload)),
+        candidate_ready=_candidate_ready(rollout, candidate, observed, golden, listed),
+        candidate_left=len(observed.pods_left(candidate.workload)),
+    )
+
+
 def _candidate_ready(
-    rollout: RolloutStatus, candidate: ServedRevision, observed: Observed, golden: GoldenSetPolicy
+    rollout: RolloutStatus,
+    candidate: ServedRevision,
+    observed: Observed,
+    golden: GoldenSetPolicy,
+    listed: Set[str],
 ) -> int:
     """How many of its pods are verified; or were, and are ready and not heard now.
 
@@ -83,7 +134,7 @@ def _candidate_ready(
     more: neither may take the traffic from pods that serve.
     """
     verified = verified_pods(candidate, observed, golden)
-    others = (pod for pod in ready_pods(candidate, observed) if pod not in verified)
+    others = (pod for pod in open_pods(candidate, observed, golden, listed) if pod not in verified)
     unheard = sum(1 for pod in others if pod.report is None or pod.report.golden is None)
     return max(len(verified), min(rollout.ready, len(verified) + unheard))
 
@@ -114,11 +165,13 @@ def _judged(
     stable: ServedRevision,
     candidate: ServedRevision,
     observed: Observed,
+    *,
+    through_gateways: bool,
 ) -> tuple[Verdict, tuple[CheckResult, ...]]:
     """What all checks together say, and each of them."""
     golden = () if golden_policy(spec) is GoldenSetPolicy.IGNORED else _golden_result(candidate, observed)
     name = window_of(rollout)
-    if spec.gateway.mode is not GatewayMode.GATEWAY:
+    if not through_gateways:
         # Nobody counts; the pods' own health is all that is known.
         return Verdict.PASS, golden
     if name is None:
@@ -128,16 +181,22 @@ def _judged(
         result = CheckResult(name=_TRAFFIC, verdict=Verdict.ERROR, message="no gateway answers the operator")
         return Verdict.ERROR, (*golden, result)
     window = observed.window if observed.window and observed.window.name == name else None
-    alone = rollout.weight == 100
+    # At a step it has all of them where one pod has taken the place of the only other: that compares nothing.
+    alone = rollout.weight == 100 and rollout.step >= len(rollout.steps)
+    windows = len(rollout.steps) + 1
     of_candidate = window.samples.get(candidate.workload, Samples()) if window else Samples()
     of_stable = window.samples.get(stable.workload, Samples()) if window else Samples()
     declared = [check for check in spec.rollout.analysis or () if not check.golden_set]
     if not declared and spec.rollout.analysis != ():
-        judgement = judge(DEFAULT_CHECK, of_candidate, of_stable)
+        judgement = judge(DEFAULT_CHECK, of_candidate, of_stable, alpha=alpha_of_each(windows=windows, checks=1))
         verdict = Verdict.FAIL if judgement.verdict is Verdict.FAIL else Verdict.PASS
         return verdict, (*golden, _result(_SUCCESS_RATE, judgement))
+    alpha = alpha_of_each(windows=windows, checks=max(1, len(declared)))
     judged = [
-        (check.name, _alone(of_candidate) if alone and _compares(check) else judge(check, of_candidate, of_stable))
+        (
+            check.name,
+            _alone(of_candidate) if alone and _compares(check) else judge(check, of_candidate, of_stable, alpha=alpha),
+        )
         for check in declared
     ]
     results = tuple(_result(name, judgement) for name, judgement in judged)

@@ -1,6 +1,6 @@
 """Which pods serve a revision: by the kubelet's word, by their agent's, and by what the model itself answers."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from conch.api.analysis import GoldenSetPolicy
 from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome
@@ -25,6 +25,25 @@ def ready_pods(served: ServedRevision, observed: Observed) -> tuple[ObservedPod,
 def verified_pods(served: ServedRevision, observed: Observed, golden: GoldenSetPolicy) -> tuple[ObservedPod, ...]:
     """Pods that are ready, whose agent says that they serve exactly this revision, and that answer as recorded."""
     return tuple(pod for pod in ready_pods(served, observed) if pod.report and _answers(pod.report, golden))
+
+
+def answers_as_recorded(pod: ObservedPod, served: ServedRevision, golden: GoldenSetPolicy) -> bool:
+    """Whether its agent says that it serves exactly this revision and answers as recorded; it need not be ready."""
+    return pod.report is not None and _serves(pod.report, served) and _answers(pod.report, golden)
+
+
+def open_pods(
+    served: ServedRevision, observed: Observed, golden: GoldenSetPolicy, listed: Set[str]
+) -> tuple[ObservedPod, ...]:
+    """Pods that may be sent something: verified, or not among those that get nothing new by status (`listed`).
+
+    Who is not heard keeps what it has: see held_back.py.
+    """
+    return tuple(
+        pod
+        for pod in ready_pods(served, observed)
+        if pod.name not in listed or (pod.report and _answers(pod.report, golden))
+    )
 
 
 def golden_policy(spec: ModelDeploymentSpec) -> GoldenSetPolicy:
