@@ -36,6 +36,7 @@ class ModelPodSettings(ApiModel):
     endpoint_propagation_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     drain_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     surge_patience_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    cold_start_prior_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
 
 
 ModelPort = Annotated[int, Field(ge=1024, le=32767, description="Below what kernels give to clients.")]

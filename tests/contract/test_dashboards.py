@@ -17,10 +17,13 @@ from aiohttp import web
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from conch.api.autoscaling import ScalingReason
 from conch.api.rollout import RolloutPhase
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
 from conch.app.rollout_metrics import RolloutMetrics
+from conch.app.scaling_metrics import ScalingMetrics
+from conch.core.scaling.view import ScalingView
 from conch.gateway.metrics import exposition
 from conch.kube.client import KubeClient
 from tests.cluster import binaries
@@ -61,14 +64,28 @@ def alerts() -> dict[str, str]:
     }
 
 
+DECIDED: Final = ScalingView(
+    desired=4,
+    reason=ScalingReason.SURGE,
+    message="more comes than is carried",
+    demand=42.0,
+    capacity_per_replica=12.5,
+    late_percent=3.0,
+    cold_start_seconds=31.0,
+)
+
+
 def operator_exposition(phase: RolloutPhase = RolloutPhase.SHIFTING) -> bytes:
-    """What a leader tells that knows one model, which is in a rollout."""
+    """What a leader tells that knows one model, which is autoscaled and in a rollout."""
     view = ClusterView(
         cast(KubeClient, None), on_change=lambda _: None, namespace="conch-system", gateway_ports=range(1, 9)
     )
-    view.put_model_deployment(model_in_rollout(phase=phase))
+    model = model_in_rollout(phase=phase)
+    model["spec"]["autoscaling"] = {"maxReplicas": 8, "objective": {"latencyMs": 200}}
+    view.put_model_deployment(model)
     of_models = CollectorRegistry()
     of_models.register(RolloutMetrics(view))
+    of_models.register(ScalingMetrics(view, lambda _: DECIDED))
     metrics.LEADING.set(1)
     try:
         return generate_latest(REGISTRY) + generate_latest(of_models)
@@ -251,4 +268,13 @@ async def test_figures_are_those_of_all_gateways_by_revision(prometheus: Prometh
     assert 0.010 < await prometheus.value(queries["Latency p95 by revision A"], **candidate) < 0.025
     assert await prometheus.value(queries["Held requests A"]) == GATEWAYS
     assert await prometheus.value(queries["Share of the requests by revision A"], **candidate) == 25
-    assert await prometheus.value(queries["Checks now C"], check="latency p95 absolute (2)") == 500
+    assert await prometheus.value(queries["Checks now C"], check="latency absolute (2)") == 500
+
+
+@one_loop
+async def test_a_load_is_shown_beside_what_the_ready_replicas_carry(prometheus: Prometheus) -> None:
+    queries = dashboard_queries()
+    assert await prometheus.value(queries["Load and what is carried A"]) == 42
+    assert await prometheus.value(queries["Load and what is carried B"]) == 3 * 12.5
+    assert await prometheus.value(queries["Late requests A"]) == pytest.approx(0.03)
+    assert await prometheus.value(queries["Decided A"], reason="Surge") == 1

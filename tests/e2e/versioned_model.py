@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.conftest import Namespace
+from tests.load import Result
 from tests.support import versions
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
@@ -23,12 +25,28 @@ class Model:
         self._namespace = namespace
         self._store = store
         self._spec = {"replicas": 2, **ON_CPU, **spec}
+        self._asked: dict[str, Any] = {}
 
     def deploy(self, version: int, content: bytes, **rollout: Any) -> None:
         """Ask for a version."""
         path = f"/{self._namespace.name}/{version}{'.onnx' if content == versions.MODEL else '.tar.gz'}"
-        wanted = {"model": {"version": version}, "rollout": {**AT_ONCE, **rollout}, **self._spec}
-        self._namespace.deploy(NAME, self._store.put(path, content), **wanted)
+        self._asked = {
+            "uri": self._store.put(path, content),
+            "model": {"version": version},
+            "rollout": {**AT_ONCE, **rollout},
+        }
+        self.edit()
+
+    def edit(self, *, replicas: int | None = None, **rollout: Any) -> None:
+        """Apply what was asked for last once more, with other replicas or parts of the rollout's policy, if given."""
+        if replicas is not None:
+            self._spec["replicas"] = replicas
+        self._asked["rollout"] |= rollout
+        self._namespace.deploy(NAME, **self._asked, **self._spec)
+
+    def spoil(self, version: int) -> None:
+        """Have other bytes where the plain sample model of a version lay: no pod that starts from now on loads it."""
+        self._store.put(f"/{self._namespace.name}/{version}.onnx", versions.MODEL + b"\x00")
 
     def begin(self, content: bytes = versions.MODEL) -> None:
         """Version 1, and wait until it answers."""
@@ -51,6 +69,28 @@ class Model:
     def rejected(self) -> list[str]:
         """Why revisions were given up, oldest first."""
         return [each["cause"] for each in self.status.get("rejected", ())]
+
+    @property
+    def checks(self) -> dict[str, dict[str, Any]]:
+        """What the checks of the rollout last said, by name."""
+        return {check["name"]: check for check in self.status["rollout"].get("checks", ())}
+
+    def pods(self, which: str = "stable") -> dict[str, str]:
+        """The pods of the `stable` revision or the `candidate` that are not on their way out: uid by name."""
+        workload = self.status[which]["workload"]
+        return {
+            pod["metadata"]["name"]: pod["metadata"]["uid"]
+            for pod in self._namespace.pods(NAME)
+            if pod["metadata"]["labels"]["conch.dev/workload"] == workload
+        }
+
+    def wait_step(self, *weights: int) -> None:
+        """Wait until a step has its share of the traffic."""
+        until(lambda: self.weights == list(weights), f"weights {weights}", seconds=120)
+
+    def wait_until_promoted(self) -> None:
+        """Wait until nothing but a person's word is missing."""
+        self._namespace.wait_reason(NAME, "AwaitingPromotion", seconds=120)
 
     def wait_served(self, version: int) -> None:
         """Wait until a version is the stable one, nothing is left of the one before, and it is what is asked for."""
@@ -75,3 +115,15 @@ class Model:
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
+
+
+def lost(result: Result, *, at_most: int = 0) -> str:
+    """Why the load that ran during a test may not pass, or nothing."""
+    assert result.on_schedule, result.summary()
+    assert result.answered > 100, result.summary()
+    return result.summary() if result.failed > at_most else ""
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Of two of a status's moments."""
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()

@@ -28,6 +28,14 @@ def _direct(**rollout: Any) -> dict[str, Any]:
     return {"rollout": rollout, "gateway": {"mode": "Direct"}}
 
 
+OBJECTIVE: Final = {"latencyMs": 200}
+TARGET: Final = {"metric": "Concurrency", "value": 4}
+
+
+def _autoscaling(**autoscaling: Any) -> dict[str, Any]:
+    return {"autoscaling": {"maxReplicas": 5, **autoscaling}}
+
+
 def _storage(**storage: Any) -> dict[str, Any]:
     return {"model": {**_source("s3://models/m")["model"], "storage": storage}}
 
@@ -137,7 +145,32 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         ({"model": {**_source("https://m/m")["model"], "config": {"parameters": {"k" * 129: "v"}}}}, "at most 128"),
         ({"scheduling": {"nodeSelector": {"not a key": "x"}}}, "qualified names"),
         ({"replicas": -1}, "greater than or equal to 0"),
-        ({"autoscaling": {"minReplicas": 1}}, 'unknown field "spec.autoscaling"'),
+        ({"autoscaling": {"objective": OBJECTIVE}}, "maxReplicas: Required value"),
+        (_autoscaling(maxReplicas=0, objective=OBJECTIVE), "greater than or equal to 1"),
+        (_autoscaling(), "give either objective (milliseconds) or target"),
+        (_autoscaling(objective=OBJECTIVE, target=TARGET), "give either objective (milliseconds) or target"),
+        (_autoscaling(minReplicas=6, objective=OBJECTIVE), "minReplicas is more than maxReplicas; lower the one"),
+        (_autoscaling(objective=OBJECTIVE, scaleToZero={}), "scaleToZero needs minReplicas: 0"),
+        (_autoscaling(minReplicas=1, objective=OBJECTIVE, scaleToZero={}), "scaleToZero needs minReplicas: 0"),
+        (_autoscaling(minReplicas=0, objective=OBJECTIVE, scaleToZero={"idleSeconds": 9}), "greater than or equal to"),
+        (_autoscaling(objective={"latencyMs": 0}), "greater than or equal to 1"),
+        (_autoscaling(objective={"latencyMs": 200, "percentile": 99.95}), "less than or equal to 99.9"),
+        (_autoscaling(target={"metric": "Cpu", "value": 4}), "Unsupported value"),
+        (_autoscaling(target={"metric": "Concurrency", "value": 0.0001}), "greater than or equal to 0.001"),
+        (
+            _autoscaling(objective=OBJECTIVE, behavior={"scaleUp": {"policies": [{"type": "Pods", "value": 1}]}}),
+            "periodSeconds: Required value",
+        ),
+        ({"replicas": 2, **_autoscaling(objective=OBJECTIVE)}, "autoscaling makes one; remove either of them"),
+        ({"replicas": 0, **_autoscaling(objective=OBJECTIVE)}, "autoscaling makes one; remove either of them"),
+        (
+            {"gateway": {"mode": "Direct"}, **_autoscaling(minReplicas=0, objective=OBJECTIVE)},
+            "nothing could wake the model: use autoscaling.minReplicas of at least 1, or mode Gateway",
+        ),
+        ({"runtime": {"instances": "Auto"}}, "measured against autoscaling.objective"),
+        ({"runtime": {"instances": "Auto"}, **_autoscaling(target=TARGET)}, "measured against autoscaling.objective"),
+        ({"runtime": {"instances": "auto"}}, "should match"),
+        ({"runtime": {"instances": 0}}, "greater than or equal to 1"),
         ({"runtime": {"command": ["sh"]}}, 'unknown field "spec.runtime.command"'),
     ],
 )
@@ -197,6 +230,23 @@ def test_a_name_that_is_no_service_name_is_refused(api: ApiServer, namespace: st
             revisionHistoryLimit=0,
             paused=True,
         ),
+        _autoscaling(objective=OBJECTIVE),
+        _autoscaling(minReplicas=5, objective={"latencyMs": 200, "percentile": 99.5}),
+        _autoscaling(minReplicas=0, target=TARGET),
+        _autoscaling(
+            minReplicas=0,
+            target={"metric": "QueueTimeMs", "value": 12.5},
+            scaleToZero={"idleSeconds": 600},
+            behavior={
+                "scaleUp": {"policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]},
+                "scaleDown": {"stabilizationWindowSeconds": 300, "selectPolicy": "Disabled"},
+            },
+            paused=True,
+        ),
+        {"gateway": {"mode": "Direct"}, **_autoscaling(objective=OBJECTIVE)},
+        {"gateway": {"mode": "Direct"}, **_autoscaling(minReplicas=1, objective=OBJECTIVE)},
+        {"runtime": {"instances": "Auto"}, **_autoscaling(objective=OBJECTIVE)},
+        {"runtime": {"instances": 2}},
         _direct(strategy="Surge"),
         _direct(strategy="Recreate", progressDeadlineSeconds=60),
     ],
@@ -204,6 +254,22 @@ def test_a_name_that_is_no_service_name_is_refused(api: ApiServer, namespace: st
 def test_a_good_spec_is_accepted_without_a_warning(api: ApiServer, namespace: str, spec: dict[str, Any]) -> None:
     code, message = _apply(api, model_deployment("digits", namespace, **spec))
     assert (code, message) == (0, "")
+
+
+def test_the_count_of_an_object_that_is_autoscaled_cannot_be_set_by_hand(api: ApiServer, namespace: str) -> None:
+    body = json.dumps(model_deployment("digits", namespace, **_autoscaling(objective=OBJECTIVE)))
+    api.kubectl("apply", "-f", "-", input=body)
+    for said in (
+        api.kubectl("scale", "modeldeployment/digits", "-n", namespace, "--replicas=3", check=False),
+        api.kubectl(
+            *("patch", "modeldeployment/digits", "-n", namespace, "--type=merge", "-p", '{"spec":{"replicas":3}}'),
+            check=False,
+        ),
+    ):
+        assert said.returncode != 0
+        assert "autoscaling makes one; remove either of them" in said.stderr
+    live = json.loads(api.kubectl("get", "modeldeployment/digits", "-n", namespace, "-o", "json").stdout)
+    assert "replicas" not in live["spec"]
 
 
 def test_the_api_server_and_conch_accept_the_same_sources(api: ApiServer, namespace: str) -> None:

@@ -20,6 +20,7 @@ output { name: "probabilities" data_type: TYPE_FP32 dims: 10 }
 """
 _PYTHON: Final = _ONNX.replace(b"onnxruntime", b"python")
 _CODE: Final = """
+import os
 import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -28,6 +29,8 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def initialize(self, args):
         self.requests = 0
+        if {crashes}:
+            os._exit(1)
 
     def execute(self, requests):
         return [self.answer(request) for request in requests]
@@ -77,6 +80,15 @@ def slow(version: int, *, delay_seconds: float) -> bytes:
     return tar_gz(_python(version, delay_seconds=delay_seconds))
 
 
-def _python(version: int, *, delay_seconds: float = 0.0, fails_each: int = 10**9) -> dict[str, bytes]:
-    code = _CODE.replace("{delay_seconds}", str(delay_seconds)).replace("{fails_each}", str(fails_each))
+def crashing(version: int) -> bytes:
+    """A version whose process ends while it loads, without a word."""
+    return tar_gz(_python(version, crashes=True))
+
+
+def _python(
+    version: int, *, delay_seconds: float = 0.0, fails_each: int = 10**9, crashes: bool = False
+) -> dict[str, bytes]:
+    code = _CODE
+    for name, value in (("delay_seconds", delay_seconds), ("fails_each", fails_each), ("crashes", crashes)):
+        code = code.replace(f"{{{name}}}", str(value))
     return {"digits/config.pbtxt": _PYTHON, f"digits/{version}/model.py": code.encode()}

@@ -59,6 +59,17 @@ SPECS = st.fixed_dictionaries(
         ),
         "suspend": st.booleans(),
         "replicas": st.integers(0, 3),
+        "autoscaling": st.fixed_dictionaries(
+            {"maxReplicas": st.integers(1, 9)},
+            optional={
+                "minReplicas": st.integers(0, 1),
+                "objective": st.fixed_dictionaries({"latencyMs": st.just(200)}),
+                "target": st.just({"metric": "Concurrency", "value": 2.5}),
+                "scaleToZero": st.just({}),
+                "behavior": st.just({"scaleDown": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}),
+                "paused": st.booleans(),
+            },
+        ),
     },
 )
 

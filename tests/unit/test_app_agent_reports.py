@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from conch.api import names, pod
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.assignment import AgentPhase, AgentReport, BatchCounts, InferenceCounts, ModelCounts
 from conch.api.reasons import Reason
 from conch.app.agent_reports import AgentReports, Answer
 from conch.app.cluster_view import ClusterView
@@ -23,6 +23,23 @@ OWNER = World(spec={"model": {"version": 1, "source": {"uri": "https://models.ex
 POD = ObservedPod(name="p", uid="pod-uid", workload="w1", ip="127.0.0.1")
 SERVING = replace(POD, ready=True)
 READY = AgentReport(phase=AgentPhase.READY, revision="r1")
+EXECUTED = InferenceCounts(
+    epoch="e",
+    requests=9,
+    failures=0,
+    queue_seconds=0.5,
+    models=(
+        ModelCounts(
+            name="sentiment",
+            max_batch=8,
+            instances=1,
+            decoupled=False,
+            requests=9,
+            queue_seconds=0.5,
+            batches=(BatchCounts(size=4, executions=2, compute_seconds=0.25),),
+        ),
+    ),
+)
 FETCHING = AgentReport(phase=AgentPhase.FETCHING, revision="r1", fetched_bytes=1, total_bytes=10)
 
 
@@ -46,8 +63,13 @@ class Scene:
         self.requests: list[web.Request] = []
         self.hold: asyncio.Event | None = None
         self.changed: list[ObjectKey] = []
+        self.used = True
         self.reports = AgentReports(
-            cast(ClusterView, self), installation_key=b"k", on_change=self.changed.append, clock=self.clock
+            cast(ClusterView, self),
+            installation_key=b"k",
+            on_change=self.changed.append,
+            is_used=lambda _: self.used,
+            clock=self.clock,
         )
 
     def all_pods(self) -> Iterator[tuple[ObjectKey, ObservedPod]]:
@@ -193,6 +215,21 @@ async def test_progress_in_bytes_alone_is_kept_and_not_told(agent_of: Make) -> N
     scene.answer = (200, further.to_wire())
     assert (await scene.ask()).report == further
     assert scene.changed == [KEY]
+
+
+async def test_what_moves_all_the_time_while_a_pod_serves_is_kept_and_not_told(agent_of: Make) -> None:
+    scene = await agent_of(SERVING)
+    scene.answer = (200, READY.to_wire())
+    await scene.ask()
+    moved = READY.model_copy(update={"inference": EXECUTED, "gpu_memory_used_bytes": 5, "gpu_memory_total_bytes": 10})
+    scene.answer = (200, moved.to_wire())
+    assert (await scene.ask()).report == moved
+    assert scene.changed == [KEY]
+    changes: list[dict[str, Any]] = [{"instances": 2}, {"instances_refused": "no memory"}]
+    for number, news in enumerate(changes):
+        scene.answer = (200, moved.model_copy(update=news).to_wire())
+        await scene.ask()
+        assert scene.changed == [KEY] * (number + 2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from conch.api.rollout import RolloutPhase, RolloutStatus, Strategy
 from conch.api.status import ModelDeploymentStatus
 from conch.app.agent_reports import Answer
 from conch.core.observed import ObservedPod
-from tests.unit.test_app_agent_reports import FETCHING, KEY, OWNER, POD, READY, SERVING, Scene
+from tests.unit.test_app_agent_reports import EXECUTED, FETCHING, KEY, OWNER, POD, READY, SERVING, Scene
 
 
 def _due(scene: Scene, observed: ObservedPod, report: AgentReport | None, after: float) -> bool:
@@ -75,8 +75,7 @@ def test_a_pod_that_serves_is_asked_often_only_while_its_queue_is_judged(
 ) -> None:
     said = {"readable": True, **JUDGED, **fields}
     declared = {} if said["analysis"] is None else {"analysis": said["analysis"]}
-    model = {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}
-    spec = parse_spec({"model": model, "rollout": declared} if said["readable"] else {"model": "none"})
+    spec = parse_spec({"model": MODEL, "rollout": declared} if said["readable"] else {"model": "none"})
     assert isinstance(spec, InvalidSpec) is not said["readable"], spec
     at = "2026-01-01T00:00:00Z"
     rollout = said["phase"] and RolloutStatus(
@@ -98,6 +97,95 @@ def test_a_pod_that_serves_is_asked_often_only_while_its_queue_is_judged(
     assert scene.reports._due_now() == []
     scene.clock.now = asked_at + seconds + 0.1
     assert scene.reports._due_now() != []
+
+
+MODEL: dict[str, Any] = {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}
+AUTOSCALING: dict[str, Any] = {"maxReplicas": 5, "objective": {"latencyMs": 100}}
+OTHER = replace(SERVING, name="q", uid="other-uid")
+
+
+@pytest.mark.parametrize(
+    ("spec", "executed_by", "seconds"),
+    [
+        ({"autoscaling": AUTOSCALING}, None, 2),
+        ({"autoscaling": AUTOSCALING}, SERVING, 10),
+        ({"autoscaling": AUTOSCALING}, OTHER, 10),
+        ({"autoscaling": AUTOSCALING}, replace(OTHER, workload="w2"), 2),
+        ({"autoscaling": AUTOSCALING, "gateway": {"mode": "Direct"}}, SERVING, 2),
+        ({"gateway": {"mode": "Direct"}}, None, 30),
+        ({}, None, 30),
+    ],
+    ids=[
+        "nothing executed",
+        "executed",
+        "executed by another pod",
+        "executed by another workload",
+        "past the gateways",
+        "past the gateways, not scaled",
+        "not scaled",
+    ],
+)
+async def test_a_pod_that_serves_an_autoscaled_object_is_asked_more_often(
+    spec: dict[str, Any], executed_by: ObservedPod | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = (SERVING, *([executed_by] if executed_by and executed_by.uid != SERVING.uid else []))
+    scene = Scene(*here)
+    parsed = parse_spec({"model": MODEL, **spec})
+    assert not isinstance(parsed, InvalidSpec), parsed
+    owner = replace(OWNER, spec=parsed)
+    monkeypatch.setattr(scene, "model_deployment", lambda _: owner)
+
+    async def ask(_session: object, observed: ObservedPod, _key: str) -> Answer:
+        report = READY.model_copy(update={"inference": EXECUTED.model_copy(update={"models": ()})})
+        told = executed_by is not None and observed.uid == executed_by.uid
+        return Answer(report=READY.model_copy(update={"inference": EXECUTED}) if told else report)
+
+    monkeypatch.setattr(scene.reports, "_ask", ask)
+    await scene.ask()
+    assert [observed.uid for _, observed in scene.reports._due_now()] == [], "they were just asked"
+    asked_at = scene.reports._asked_at[SERVING.uid]
+    scene.clock.now = asked_at + seconds - 0.1
+    assert SERVING not in [observed for _, observed in scene.reports._due_now()]
+    scene.clock.now = asked_at + seconds + 0.1
+    assert SERVING in [observed for _, observed in scene.reports._due_now()]
+
+
+async def test_a_model_that_nobody_asks_is_not_learnt_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(SERVING)
+    parsed = parse_spec({"model": MODEL, "autoscaling": AUTOSCALING})
+    assert not isinstance(parsed, InvalidSpec), parsed
+    monkeypatch.setattr(scene, "model_deployment", lambda _: replace(OWNER, spec=parsed))
+
+    async def ask(_session: object, _observed: ObservedPod, _key: str) -> Answer:
+        return Answer(report=READY)
+
+    monkeypatch.setattr(scene.reports, "_ask", ask)
+    await scene.ask()
+    scene.used = False
+    scene.clock.now += 2.5
+    assert scene.reports._due_now() == []
+    scene.used = True
+    assert [observed for _, observed in scene.reports._due_now()] == [SERVING]
+
+
+async def test_a_workload_is_unknown_again_once_the_pods_that_executed_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(SERVING)
+    parsed = parse_spec({"model": MODEL, "autoscaling": AUTOSCALING})
+    assert not isinstance(parsed, InvalidSpec), parsed
+    monkeypatch.setattr(scene, "model_deployment", lambda _: replace(OWNER, spec=parsed))
+    said = [READY.model_copy(update={"inference": EXECUTED}), READY]
+
+    async def ask(_session: object, _observed: ObservedPod, _key: str) -> Answer:
+        return Answer(report=said.pop(0))
+
+    monkeypatch.setattr(scene.reports, "_ask", ask)
+    await scene.ask()
+    scene.here = (OTHER,)
+    await scene.ask()
+    scene.clock.now += 2.5
+    assert [observed for _, observed in scene.reports._due_now()] == [OTHER]
 
 
 def test_a_pod_that_ceases_to_serve_is_asked_at_once() -> None:

@@ -58,19 +58,28 @@ class Scene:
         self.gateway = Gateway()
         self.changed: list[ObjectKey] = []
         self.woken: list[ObjectKey] = []
+        self.held_when_woken: list[int] = []
+        """What was known then to be held for it."""
+        self.arrivals: list[tuple[ObjectKey, float]] = []
         self.now = 0.0
         self.pods = [ObservedGateway(name="g1", address="127.0.0.1", ready=True)]
         self.reports = GatewayReports(
             lambda: self.pods,
             token=lambda: "secret",
             on_change=self.changed.append,
-            on_wake=self.woken.append,
+            on_wake=self._woken,
+            on_arrivals=lambda key, per_second: self.arrivals.append((key, per_second)),
             clock=lambda: self.now,
         )
 
-    def say(self, **traffic: Any) -> None:
+    def _woken(self, key: ObjectKey) -> None:
+        self.woken.append(key)
+        (gateway,) = self.reports.seen(key)
+        self.held_when_woken.append(gateway.traffic.held if gateway.heard and gateway.traffic else 0)
+
+    def say(self, epoch: str = "1", **traffic: Any) -> None:
         objects = {"/".join(KEY): ObjectTraffic(**traffic)}
-        self.gateway.report = GatewayReport(gateway="g1", epoch="1", version="1", objects=objects)
+        self.gateway.report = GatewayReport(gateway="g1", epoch=epoch, version="1", objects=objects)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -172,6 +181,57 @@ async def test_a_held_request_wakes_its_object_at_once(monkeypatch: pytest.Monke
         await scene.until(lambda: len(scene.gateway.streams) == 2)
         scene.gateway.streams[1].put_nowait(json.dumps({"object": "team/other", "held": 2}))
         await scene.until(lambda: scene.woken == [KEY, ("team", "other")])
+
+    await _with(test, monkeypatch)
+
+
+async def test_who_is_woken_knows_at_once_how_many_requests_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(scene: Scene) -> None:
+        scene.say(generation="g1", arrivals=4)
+        await scene.until(lambda: scene.reports.seen(KEY)[0].traffic is not None and len(scene.gateway.streams) == 1)
+        (stream,) = scene.gateway.streams
+        stream.put_nowait(Wake(object="/".join(KEY), held=7).model_dump_json(by_alias=True))
+        await scene.until(lambda: scene.held_when_woken == [7])
+        # What it said before the wake, once more: nothing is held any more.
+        await scene.until(lambda: scene.reports.seen(KEY)[0].traffic == ObjectTraffic(generation="g1", arrivals=4))
+        stream.put_nowait(Wake(object="team/new", held=2).model_dump_json(by_alias=True))
+        await scene.until(lambda: scene.held_when_woken == [7, 2])
+
+    await _with(test, monkeypatch)
+
+
+async def test_a_request_that_is_held_before_the_first_report_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(scene: Scene) -> None:
+        scene.gateway.report = "nonsense"
+        await scene.until(lambda: len(scene.gateway.streams) == 1)
+        assert not scene.reports.seen(KEY)[0].heard
+        assert scene.reports.told_at("g1") == float("-inf")
+        scene.say(generation="g1", held=2)
+        scene.gateway.streams[0].put_nowait(Wake(object="/".join(KEY), held=3).model_dump_json(by_alias=True))
+        await scene.until(lambda: scene.held_when_woken == [3])
+        assert scene.reports.told_at("g1") > 0
+
+    await _with(test, monkeypatch)
+
+
+async def test_what_comes_is_told_per_second_and_only_of_counters_that_went_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(scene: Scene) -> None:
+        scene.say(arrivals=1000)
+        await scene.until(lambda: scene.reports.seen(KEY)[0].heard)
+        told_at = scene.reports.told_at("g1")
+        assert scene.arrivals == [], "it may have counted them for long"
+        scene.say(arrivals=1040)
+        await scene.until(lambda: bool(scene.arrivals))
+        [(key, per_second)] = scene.arrivals
+        assert key == KEY
+        assert 40 / (scene.now - told_at) <= per_second <= 40 / 0.5
+        scene.say(epoch="2", arrivals=1050)
+        await scene.polled()
+        scene.say(epoch="2", arrivals=3)
+        await scene.polled()
+        assert len(scene.arrivals) == 1
 
     await _with(test, monkeypatch)
 

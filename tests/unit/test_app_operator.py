@@ -7,16 +7,19 @@ from typing import Any, cast
 from conch.api import names
 from conch.app.operator import Operator
 from conch.kube.client import KubeClient
+from conch.kube.reflector import ObjectKey
 from conch.settings import ImageSettings, OperatorSettings
 from tests.support.virtual_time import run_virtually, virtual_now
 
+AUTOSCALED = {"autoscaling": {"minReplicas": 0, "maxReplicas": 5, "objective": {"latencyMs": 200}}}
 
-def _object(name: str, version: int) -> dict[str, Any]:
+
+def _object(name: str, version: int, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
         "metadata": {"namespace": "ns", "name": name, "uid": f"uid-{name}", "resourceVersion": str(version)},
-        "spec": {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}},
+        "spec": {"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}, **spec},
     }
 
 
@@ -88,5 +91,41 @@ def test_a_standby_only_watches() -> None:
         await asyncio.sleep(1)
         assert len(operator._queue) == 0
         assert operator._view.known() == (("ns", "a"),)
+
+    _with_operator(test, leads=False)
+
+
+def test_a_held_request_has_its_object_looked_at_and_planned_at_once() -> None:
+    async def test(operator: Operator) -> None:
+        operator._view.put_model_deployment(_object("a", 1, **AUTOSCALED))
+        owner = operator._view.model_deployment(("ns", "a"))
+        assert owner is not None
+        operator._gateways._on_wake(("ns", "a"))
+        assert operator._autoscaler.scaling(owner) is not None
+        assert await operator._queue.take() == ("ns", "a")
+        assert virtual_now() == 0
+        looks: list[ObjectKey] = []
+
+        def look(key: ObjectKey) -> None:
+            looks.append(key)
+
+        operator._autoscaler.look = look  # type: ignore[method-assign]
+        operator._autoscaler._known[("ns", "a")].carried = 10
+        operator._gateways._on_arrivals(("ns", "a"), 9.0)
+        operator._gateways._on_arrivals(("ns", "a"), 11.0)
+        assert looks == [("ns", "a")]
+
+    _with_operator(test)
+
+
+def test_a_standby_wakes_nobody() -> None:
+    async def test(operator: Operator) -> None:
+        operator._view.put_model_deployment(_object("a", 1, **AUTOSCALED))
+        owner = operator._view.model_deployment(("ns", "a"))
+        assert owner is not None
+        operator._gateways._on_wake(("ns", "a"))
+        operator._gateways._on_arrivals(("ns", "a"), 1e9)
+        assert operator._autoscaler.scaling(owner) is None
+        assert len(operator._queue) == 0
 
     _with_operator(test, leads=False)

@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from conch.api.autoscaling import ScalingReason
 from conch.api.gateway_report import WorkloadTraffic
 from conch.api.reasons import Reason
 from conch.app.agent_reports import AgentReports, Answer
 from conch.app.applier import Applier
+from conch.app.autoscaler import Autoscaler
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.gateway_reports import GatewayReports
@@ -19,6 +21,7 @@ from conch.app.reconcile import Reconciler
 from conch.app.sample_book import SampleBook
 from conch.core.actions import Delete
 from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild, ObservedContainer
+from conch.core.scaling.view import ScalingView
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError
 from conch.kube.reflector import ObjectKey
@@ -43,11 +46,14 @@ class Scene:
         self.queue: WorkQueue[ObjectKey] = WorkQueue()
         self.samples = SampleBook()
         self.gone = False
+        self.scaled: ScalingView | None = None
+        """What the autoscaler decided."""
         self.reconciler = Reconciler(
             client=cast(KubeClient, self),
             view=cast(ClusterView, self),
             reports=cast(AgentReports, self),
             gateways=cast(GatewayReports, self),
+            autoscaler=cast(Autoscaler, self),
             samples=self.samples,
             applier=cast(Applier, self),
             policy=world.policy,
@@ -76,6 +82,9 @@ class Scene:
 
     def children(self, _key: object) -> object:
         return dict(self.world.children)
+
+    def scaling(self, _owner: object) -> ScalingView | None:
+        return self.scaled
 
     def seen(self, _key: object) -> object:
         return tuple(self.world.gateways.values())
@@ -159,6 +168,17 @@ async def test_an_edit_that_needs_a_new_workload_is_in_the_status_first() -> Non
     await scene.reconcile()
     assert scene.did[0] == "status"
     assert "Apply" in scene.did
+
+
+async def test_what_the_autoscaler_decides_is_done_like_an_edit() -> None:
+    world = _edited(autoscaling={"maxReplicas": 5, "objective": {"latencyMs": 200}})
+    world.settle()
+    scene = Scene(world)
+    await scene.reconcile()
+    scene.did.clear()
+    scene.scaled = ScalingView(desired=3, reason=ScalingReason.SURGE, message="more comes than one server carries")
+    await scene.reconcile()
+    assert scene.did == ["Apply", "Apply", "status", f"event {Reason.SCALING}"]
 
 
 async def test_an_edit_that_fails_is_reported_all_the_same() -> None:

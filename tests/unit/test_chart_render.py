@@ -67,6 +67,7 @@ def test_every_setting_can_be_set() -> None:
         "modelPods.endpointPropagationSeconds": "7",
         "modelPods.drainTimeoutSeconds": "70",
         "modelPods.surgePatienceSeconds": "80",
+        "modelPods.coldStartPriorSeconds": "90",
         "policy.sources.schemes": "{s3,https,http}",
         "policy.sources.allowedHosts": "{a.example.com,*.b.example.com}",
         "policy.sources.httpHosts": "{a.example.com}",
@@ -98,6 +99,7 @@ def test_every_setting_can_be_set() -> None:
             "endpointPropagationSeconds": 7,
             "drainTimeoutSeconds": 70,
             "surgePatienceSeconds": 80,
+            "coldStartPriorSeconds": 90,
         },
         "sourcePolicy": {
             "schemes": ["s3", "https", "http"],

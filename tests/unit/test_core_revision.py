@@ -37,7 +37,7 @@ WITH_NEW_PODS: dict[str, Mapping[str, Any]] = {
     "imagePullSecrets": {"imagePullSecrets": [{"name": "registry"}]},
 }
 
-LIVE = {"replicas", "suspend", "gateway", "rollout"}
+LIVE = {"replicas", "autoscaling", "suspend", "gateway", "rollout"}
 
 DEFAULTS: dict[str, Mapping[str, Any]] = {
     "model.format": {"model": {**MODEL, "format": "Auto"}},
@@ -62,6 +62,8 @@ def _revision(wire: Mapping[str, Any]) -> str:
     [
         {"replicas": 5},
         {"replicas": 0},
+        {"autoscaling": {"maxReplicas": 5, "objective": {"latencyMs": 200}}},
+        {"runtime": {"instances": 2}},
         {"suspend": True},
         {"gateway": {"mode": "Direct"}},
         {"rollout": {"strategy": "Replace", "steps": [{"weight": 10}], "analysis": [], "paused": True}},
@@ -100,7 +102,8 @@ def test_a_default_beside_a_real_change_makes_no_further_revision() -> None:
 @pytest.mark.parametrize("field", WITH_NEW_PODS)
 def test_a_revision_can_be_had_again_under_the_live_part_of_another_spec(field: str) -> None:
     then = parse_spec({"model": MODEL, **WITH_NEW_PODS[field], "replicas": 2, "rollout": {"paused": True}})
-    now = parse_spec({"model": {**MODEL, "version": 9}, "replicas": 7, "gateway": {"mode": "Direct"}})
+    live = {"replicas": 7, "gateway": {"mode": "Direct"}, "runtime": {"instances": 3}}
+    now = parse_spec({"model": {**MODEL, "version": 9}, **live})
     assert isinstance(then, ModelDeploymentSpec)
     assert isinstance(now, ModelDeploymentSpec)
     part = revision_part(then)
@@ -108,6 +111,7 @@ def test_a_revision_can_be_had_again_under_the_live_part_of_another_spec(field: 
     back = with_revision_part(now, part)
     assert revision_of(back) == revision_of(then)
     assert (back.replicas, back.gateway, back.rollout) == (7, now.gateway, now.rollout)
+    assert back.runtime.instances == 3
 
 
 def test_a_revision_is_short_enough_for_a_label() -> None:

@@ -210,6 +210,7 @@ def test_at_the_deadline_a_request_is_refused_with_503() -> None:
     [
         (_with(Gateway(), desired_replicas=0), "no replicas"),
         (_with(Gateway(hold=HoldSpec(seconds=0))), "not held"),
+        (_with(Gateway(hold=HoldSpec(seconds=0)), desired_replicas=0, wakes=True), "not held"),
     ],
 )
 def test_nothing_is_held_where_waiting_is_of_no_use(object_: RoutedObject, words: str) -> None:
@@ -233,6 +234,37 @@ def test_those_that_wait_are_answered_when_nobody_comes_any_more() -> None:
             stage.hold.changed()
             assert "no replicas" in _refusal(await of_a).message
             assert "removed" in _refusal(await of_b).message
+            assert virtual_now() == pytest.approx(0.5)
+
+    run_virtually(main)
+
+
+def test_a_model_that_a_request_wakes_has_its_requests_held_while_it_has_no_replicas() -> None:
+    async def main() -> None:
+        asleep = replace(ROUTED, desired_replicas=0, wakes=True)
+        async with Stage(asleep) as stage:
+            waiting = [asyncio.create_task(stage.request(number=number)) for number in range(3)]
+            await _settle()
+            assert stage.hold.held() == {A: 3}
+            stage.snapshot = Snapshot(objects={A: replace(asleep, desired_replicas=1)})
+            stage.hold.changed()
+            await asyncio.sleep(20)
+            stage.put_servers(A, 1)
+            assert all(isinstance(verdict, GoOn) for verdict in await asyncio.gather(*waiting))
+            assert stage.order == [0, 1, 2]
+
+    run_virtually(main)
+
+
+def test_suspending_a_model_that_sleeps_ends_the_wait_for_it() -> None:
+    async def main() -> None:
+        asleep = replace(ROUTED, desired_replicas=0, wakes=True)
+        async with Stage(asleep) as stage:
+            waiting = asyncio.create_task(stage.request())
+            await _settle()
+            stage.snapshot = Snapshot(objects={A: replace(asleep, wakes=False)})
+            stage.hold.changed()
+            assert "no replicas" in _refusal(await waiting).message
             assert virtual_now() == pytest.approx(0.5)
 
     run_virtually(main)

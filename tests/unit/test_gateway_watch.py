@@ -96,6 +96,36 @@ def test_an_object_is_routed_once_it_has_a_port() -> None:
     assert observed.routed.shares == (RoutedShare(workload="w1", weight=100, draining=frozenset({"p2"})),)
 
 
+@pytest.mark.parametrize(
+    ("spec", "wakes"),
+    [
+        ({}, False),
+        ({"replicas": 0}, False),
+        ({"autoscaling": None}, False),
+        ({"autoscaling": {"maxReplicas": 3}}, False),
+        ({"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}, False),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3}}, True),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3, "paused": True}}, True),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3}, "suspend": True}, False),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3}, "suspend": False}, True),
+        ({"autoscaling": {"minReplicas": 0, "ofTomorrow": 1}}, True),
+    ],
+)
+def test_a_request_wakes_what_the_operator_scales_to_zero_and_nothing_else(spec: dict[str, Any], wakes: bool) -> None:
+    observed = project_object(_object(spec=spec))
+    assert observed is not None
+    assert observed.routed.wakes is wakes
+
+
+def test_a_model_that_may_be_woken_from_now_on_is_another_snapshot() -> None:
+    followed = Followed()
+    followed.put(_object(spec={"replicas": 0}))
+    before, changes = followed.snapshot, followed.changes
+    followed.put(_object(spec={"autoscaling": {"minReplicas": 0, "maxReplicas": 3}}))
+    assert followed.changes == changes + 1
+    assert followed.snapshot != before
+
+
 def test_settings_that_cannot_be_read_leave_those_in_use() -> None:
     followed = Followed()
     followed.put(_object(spec={"gateway": {"timeoutSeconds": 5}}))

@@ -454,6 +454,7 @@ def test_the_json_has_every_field_in_every_case() -> None:
         "revisions",
         "pin",
         "fetch",
+        "autoscaling",
         "pods",
         "warnings",
         "leftOut",

@@ -86,6 +86,28 @@ SPEC_RULES: Final = (
         " with a share for each, or use latency.maxMilliseconds",
     ),
     Rule(
+        rule="!has(self.autoscaling) || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0"
+        " || !has(self.gateway.hold) || self.gateway.hold.seconds > 0",
+        message="gateway.hold.seconds 0 refuses what comes while nothing runs, so nothing would wake the model: hold "
+        "for longer than it takes to start, or use autoscaling.minReplicas of at least 1",
+    ),
+    Rule(
+        rule="!has(self.runtime.instances) || string(self.runtime.instances) != 'Auto'"
+        " || (has(self.autoscaling) && has(self.autoscaling.objective))",
+        message="runtime.instances Auto is decided by what is measured against autoscaling.objective; give that, or a "
+        "number",
+    ),
+    Rule(
+        rule="!has(self.replicas) || !has(self.autoscaling)",
+        message="replicas is a fixed count and autoscaling makes one; remove either of them",
+    ),
+    Rule(
+        rule="!has(self.gateway.mode) || self.gateway.mode != 'Direct' || !has(self.autoscaling)"
+        " || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0",
+        message="gateway.mode Direct holds no requests, so nothing could wake the model: use autoscaling.minReplicas "
+        "of at least 1, or mode Gateway",
+    ),
+    Rule(
         rule="self.rollout.strategy != 'Recreate' || self.rollout.steps.size() == 0",
         message="rollout.strategy Recreate moves all requests at once: remove rollout.steps, or use another strategy",
     ),

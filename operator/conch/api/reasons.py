@@ -17,6 +17,7 @@ class Reason(StrEnum):
     AS_EXPECTED = "AsExpected"
     NOT_OBSERVED = "NotObserved"
     NO_REPLICAS = "NoReplicas"
+    SCALED_TO_ZERO = "ScaledToZero"
 
     # The cluster has no room: will go on when it has.
     WAITING_FOR_GPU = "WaitingForGPU"

@@ -5,9 +5,11 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
+from conch.api.autoscaling import AUTOSCALING_RULES, Autoscaling
 from conch.api.canonical import quantity
 from conch.api.cel import Rule, rules
 from conch.api.gateway import GATEWAY_RULES, Gateway
+from conch.api.instances import InstanceCount
 from conch.api.model import Model, SecretReference
 from conch.api.rollout import Rollout
 from conch.api.types import ApiModel, DnsName, LabelValue, QualifiedName, Quantity
@@ -103,6 +105,14 @@ class Runtime(ApiModel):
         ),
     ] = ()
     log_level: LogLevel = LogLevel()
+    instances: Annotated[
+        InstanceCount | None,
+        Field(
+            description="How many batches each server executes at the same time: the count of the model's instance "
+            "groups. As the model says if not given. Auto: another one is tried where the GPU's memory has room, and "
+            "kept if it does more. Changed while the model serves, without loading it again.",
+        ),
+    ] = None
 
 
 class Gpu(ApiModel):
@@ -165,7 +175,11 @@ class ModelDeploymentSpec(ApiModel):
     runtime: Runtime = Runtime()
     gpu: Gpu = Gpu()
     scheduling: Scheduling = Scheduling()
-    replicas: Annotated[int | None, Field(ge=0, le=1000, description="How many servers; 1 when not given.")] = None
+    replicas: Annotated[
+        int | None,
+        Field(ge=0, le=1000, description="How many servers; 1 when neither this nor autoscaling is given."),
+    ] = None
+    autoscaling: Annotated[Autoscaling | None, Field(json_schema_extra=AUTOSCALING_RULES)] = None
     rollout: Rollout = Rollout()
     gateway: Annotated[Gateway, Field(json_schema_extra=GATEWAY_RULES)] = Gateway()
     service_account_name: Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from conch.api.autoscaling import AutoscalingStatus
 from conch.api.reasons import Reason
 from conch.api.rollout import CommandStatus, RejectedRevision, RolloutStatus
 from conch.api.types import ApiModel, Count, Digest, Message, ShortText, Timestamp
@@ -65,10 +66,15 @@ class TrafficShare(ApiModel):
     weight: Annotated[int, Field(ge=0, le=100, description="Percent of the requests.")]
     draining: Annotated[
         tuple[ShortText, ...],
-        Field(max_length=1000, description="Pods that get nothing new, because they are about to be removed."),
+        Field(
+            max_length=1000,
+            description="Pods that get nothing new: they are about to be removed, or have yet to show that they answer "
+            "as the model's golden set records.",
+        ),
     ] = ()
     draining_since: Annotated[
-        Timestamp | None, Field(description="Since when nothing new goes to the pods in `draining`, or to any of them.")
+        Timestamp | None,
+        Field(description="Since when nothing new goes to pods that are about to be removed, or to any of them."),
     ] = None
 
 
@@ -135,8 +141,11 @@ class ModelDeploymentStatus(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = ()
-    replicas: Count = 0
-    ready_replicas: Count = 0
+    replicas: Annotated[
+        Count,
+        Field(description="Pods of the object; during a rollout those of both revisions, as `selector` has them."),
+    ] = 0
+    ready_replicas: Annotated[Count, Field(description="Those of them that are ready.")] = 0
     desired_replicas: Count = 0
     selector: Annotated[str, Field(max_length=512, description="For /scale.")] = ""
     url: Annotated[str, Field(max_length=512)] = ""
@@ -169,6 +178,7 @@ class ModelDeploymentStatus(ApiModel):
     workloads_created: Annotated[
         Count, Field(description="Workloads ever begun; the next one's id is made from it.")
     ] = 0
+    autoscaling: AutoscalingStatus | None = None
     source: PinnedSource | None = None
     fetch: FetchProgress | None = None
     pods: PodCounts = PodCounts()

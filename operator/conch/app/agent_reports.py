@@ -8,14 +8,17 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
 
 from conch.api import names, pod
 from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec
+from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import ModelDeploymentStatus
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
 from conch.core.observed import ObservedPod
@@ -26,6 +29,11 @@ _TICK_SECONDS: Final = 0.5
 _STARTING_SECONDS: Final = 1.0
 _SERVING_SECONDS: Final = 30.0
 _JUDGED_SECONDS: Final = 2.0
+_AUTOSCALED_SECONDS: Final = 10.0
+_UNLEARNT_SECONDS: Final = 2.0
+"""While nothing is known of how long a workload's batches take."""
+_ARRIVALS_SECONDS: Final = 2.0
+"""Where requests go past the gateways, so that only the pods can tell of them."""
 _SILENT_SECONDS_MOST: Final = 30.0
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3, sock_connect=1)
 _CONCURRENT: Final = 64
@@ -33,7 +41,14 @@ _CONCURRENT_PER_OBJECT: Final = 16
 _MISSES: Final = 3
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024
 
-_MOVING: Final = ("fetched_bytes", "files", "bytes_per_second", "inference")
+_MOVING: Final = (
+    "fetched_bytes",
+    "files",
+    "bytes_per_second",
+    "inference",
+    "gpu_memory_used_bytes",
+    "gpu_memory_total_bytes",
+)
 
 _ALIVE: Final = ("Pending", "Running")
 
@@ -51,7 +66,10 @@ class Answer:
 
 
 class AgentReports:
-    """The last answer of every pod's agent; `on_change` is called with the object whose pod says something new."""
+    """The last answer of every pod's agent; `on_change` is called with the object whose pod says something new.
+
+    `is_used` says whether requests come for an object now: only then is there anything to learn in a hurry.
+    """
 
     def __init__(
         self,
@@ -59,9 +77,11 @@ class AgentReports:
         *,
         installation_key: bytes,
         on_change: Callable[[ObjectKey], None],
+        is_used: Callable[[ObjectKey], bool],
         clock: Callable[[], float],
     ) -> None:
         self._view = view
+        self._is_used = is_used
         self._installation_key = installation_key
         self._on_change = on_change
         self._clock = clock
@@ -70,6 +90,8 @@ class AgentReports:
         self._asking: set[str] = set()
         self._misses: dict[str, int] = {}
         self._silences: dict[str, int] = {}
+        self._executed: dict[str, str] = {}
+        """Pods that have told of executions, and their workloads."""
         self._answering_lane = asyncio.Semaphore(_CONCURRENT)
         self._silent_lane = asyncio.Semaphore(_CONCURRENT)
         self._shares: dict[ObjectKey, asyncio.Semaphore] = {}
@@ -80,7 +102,7 @@ class AgentReports:
 
     async def run(self) -> None:
         """Ask until cancelled. What was said before is of an earlier leadership, and old."""
-        for known in (self._answers, self._asked_at, self._misses, self._silences):
+        for known in self._of_pods():
             known.clear()
         self._asking.clear()
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, asyncio.TaskGroup() as polls:
@@ -90,40 +112,48 @@ class AgentReports:
                     polls.create_task(self._poll(session, key, observed))
                 await asyncio.sleep(_TICK_SECONDS)
 
+    def _of_pods(self) -> tuple[dict[str, Any], ...]:
+        return (self._answers, self._asked_at, self._misses, self._silences, self._executed)
+
     def _due_now(self) -> list[tuple[ObjectKey, ObservedPod]]:
         now = self._clock()
         alive: set[str] = set()
         keys: set[ObjectKey] = set()
+        learnt = frozenset(self._executed.values())
         due = []
         for key, observed in self._view.all_pods():
             alive.add(observed.uid)
             keys.add(key)
             running = observed.phase in _ALIVE and not observed.deleting
             askable = observed.ip and running and observed.uid not in self._asking
-            if askable and self._is_due(observed, now, judged=self._is_judged(key)):
+            if askable and self._is_due(observed, now, serving_seconds=self._serving_seconds(key, observed, learnt)):
                 due.append((key, observed))
-        for known in (self._answers, self._asked_at, self._misses, self._silences):
+        for known in self._of_pods():
             for gone in known.keys() - alive:
                 del known[gone]
         for gone_key in self._shares.keys() - keys:
             del self._shares[gone_key]
         return due
 
-    def _is_judged(self, key: ObjectKey) -> bool:
-        """Whether Triton's counters of this object's pods are looked at now."""
+    def _serving_seconds(self, key: ObjectKey, observed: ObservedPod, learnt: frozenset[str]) -> float:
+        """How often a pod that serves is asked, by what its counters are needed for; `learnt` are workloads."""
         owner = self._view.model_deployment(key)
-        if owner is None or owner.status.rollout is None or isinstance(owner.spec, InvalidSpec):
-            return False
-        is_open = owner.status.rollout.phase in UNDER_WAY and owner.status.rollout.observed_since is not None
-        return is_open and any(check.queue_time for check in owner.spec.rollout.analysis or ())
+        if owner is None or isinstance(owner.spec, InvalidSpec):
+            return _SERVING_SECONDS
+        if _is_judged(owner.status, owner.spec):
+            return _JUDGED_SECONDS
+        if owner.spec.autoscaling is None:
+            return _SERVING_SECONDS
+        if owner.spec.gateway.mode is GatewayMode.DIRECT:
+            return _ARRIVALS_SECONDS
+        return _AUTOSCALED_SECONDS if _place(key, observed) in learnt or not self._is_used(key) else _UNLEARNT_SECONDS
 
-    def _is_due(self, observed: ObservedPod, now: float, *, judged: bool = False) -> bool:
+    def _is_due(self, observed: ObservedPod, now: float, *, serving_seconds: float = _SERVING_SECONDS) -> bool:
         """Whether it is this pod's turn; by what is true now, so a pod that stops serving is asked at once."""
         report = self.answer(observed.uid).report
         serves = observed.ready and report is not None and report.phase is AgentPhase.READY and not _replays(report)
         silences = self._silences.get(observed.uid, 0)
-        settled_seconds = _JUDGED_SECONDS if judged else _SERVING_SECONDS
-        wait = settled_seconds if serves else min(_STARTING_SECONDS * 2**silences, _SILENT_SECONDS_MOST)
+        wait = serving_seconds if serves else min(_STARTING_SECONDS * 2**silences, _SILENT_SECONDS_MOST)
         if now - self._asked_at.get(observed.uid, float("-inf")) < wait:
             return False
         # Jitter, so that pods that started together are not asked together for ever.
@@ -158,6 +188,8 @@ class AgentReports:
         else:
             self._misses.pop(observed.uid, None)
         self._answers[observed.uid] = answer
+        if answer.report and answer.report.inference and answer.report.inference.has_executed:
+            self._executed[observed.uid] = _place(key, observed)
         if _said(answer) != _said(before):
             self._on_change(key)
 
@@ -194,6 +226,19 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > _ANSWER_LIMIT_BYTES:
             raise ValueError("the answer is too long")
     return bytes(body)
+
+
+def _is_judged(status: ModelDeploymentStatus, spec: ModelDeploymentSpec) -> bool:
+    """Whether a rollout is judged now by what Triton counts."""
+    rollout = status.rollout
+    if rollout is None or rollout.phase not in UNDER_WAY or rollout.observed_since is None:
+        return False
+    return any(check.queue_time for check in spec.rollout.analysis or ())
+
+
+def _place(key: ObjectKey, observed: ObservedPod) -> str:
+    """The workload of a pod, among those of all objects."""
+    return "/".join((*key, observed.workload))
 
 
 def _replays(report: AgentReport) -> bool:

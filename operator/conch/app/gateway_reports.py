@@ -42,7 +42,7 @@ class GatewayReports:
     """The last report of every gateway.
 
     `gateways` lists the pods as they are now. `on_change` is called with an object when a gateway takes over, refuses
-    or finishes something for it, `on_wake` when a request is held for it.
+    or finishes something for it, `on_wake` when a request is held for it, `on_arrivals` with what comes per second.
     """
 
     def __init__(
@@ -52,12 +52,14 @@ class GatewayReports:
         token: Callable[[], str],
         on_change: Callable[[ObjectKey], None],
         on_wake: Callable[[ObjectKey], None],
+        on_arrivals: Callable[[ObjectKey, float], None],
         clock: Callable[[], float],
     ) -> None:
         self._gateways = gateways
         self._token = token
         self._on_change = on_change
         self._on_wake = on_wake
+        self._on_arrivals = on_arrivals
         self._clock = clock
         self._heard: dict[str, _Heard] = {}
         self._asked: set[str] = set()
@@ -80,6 +82,11 @@ class GatewayReports:
             traffic=heard.report.objects.get(name),
             heard=self._clock() - heard.at < _UNHEARD_SECONDS,
         )
+
+    def told_at(self, gateway: str) -> float:
+        """When this gateway's last report came, by the clock; long ago for one that was never heard."""
+        heard = self._heard.get(gateway)
+        return heard.at if heard else float("-inf")
 
     async def run(self) -> None:
         """Ask and listen until cancelled."""
@@ -154,8 +161,12 @@ class GatewayReports:
         self._heard[name] = _Heard(report=report, at=self._clock(), body=body)
         was = before.report.objects if before else {}
         for changed in was.keys() | report.objects.keys():
-            if _essence(was.get(changed)) != _essence(report.objects.get(changed)):
+            then, now = was.get(changed), report.objects.get(changed)
+            if _essence(then) != _essence(now):
                 self._on_change(_key(changed))
+            if before and then and now and now.arrivals > then.arrivals and before.report.epoch == report.epoch:
+                seconds = max(self._clock() - before.at, _POLL_SECONDS / 2)
+                self._on_arrivals(_key(changed), (now.arrivals - then.arrivals) / seconds)
 
     def _tell_silence(self, name: str) -> None:
         """Have its objects looked at once when a gateway falls silent."""
@@ -179,10 +190,25 @@ class GatewayReports:
                         wake = Wake.model_validate_json(line)
                         if wake.object:
                             metrics.WAKES.inc()
+                            if self._clock() - self.told_at(name) >= _UNHEARD_SECONDS:
+                                # What is held counts only with the gateway's own word, and that is due anyway.
+                                self._take(name, await self._ask(session, address))
+                            self._note_held(name, wake)
                             self._on_wake(_key(wake.object))
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 _log.debug("gateway's wakes not heard", gateway=name, error=_words(error))
             await asyncio.sleep(_RETRY_SECONDS)
+
+    def _note_held(self, name: str, wake: Wake) -> None:
+        """The next report says the same; until then this is newer."""
+        heard = self._heard.get(name)
+        if heard is None:
+            return
+        known = heard.report.objects.get(wake.object) or ObjectTraffic()
+        objects = {**heard.report.objects, wake.object: known.model_copy(update={"held": wake.held})}
+        heard.report = heard.report.model_copy(update={"objects": objects})
+        # The next report is read whatever it says: it may be the one before the wake once more.
+        heard.body = b""
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token()}"}

@@ -20,4 +20,11 @@ GATEWAY_POLLS: Final = Counter("conch_gateway_polls", "Questions to gateways, by
 WAKES: Final = Counter("conch_wakes", "Times that a gateway said that requests are held.")
 ROLLOUTS: Final = Counter("conch_rollouts", "Rollouts that are over, by outcome and cause.", ["outcome", "cause"])
 COMMANDS: Final = Counter("conch_commands", "Commands heeded, and whether they were accepted.", ["command", "accepted"])
+SCALINGS: Final = Counter("conch_scalings", "Changes of a count by the autoscaler.", ["direction"])
+SCALING_FAULTS: Final = Counter("conch_scaling_faults", "Looks of the autoscaler that failed; see the log.")
+TUNING_SECONDS: Final = Histogram(
+    "conch_tuning_seconds",
+    "Time to learn how one object's load is best followed.",
+    buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
 EDGE_RESTARTS: Final = Counter("conch_edge_starts", "Starts of the kopf edge.")

@@ -11,11 +11,13 @@ from typing import Any
 
 import structlog
 from prometheus_client import REGISTRY
+from prometheus_client.registry import Collector
 
 from conch.api import names
 from conch.app import metrics
 from conch.app.agent_reports import AgentReports
 from conch.app.applier import Applier
+from conch.app.autoscaler import Autoscaler
 from conch.app.cluster_view import ClusterView
 from conch.app.edge import Edge
 from conch.app.gateway_reports import GatewayReports
@@ -24,6 +26,7 @@ from conch.app.policy import installation_policy
 from conch.app.reconcile import Reconciler
 from conch.app.rollout_metrics import RolloutMetrics
 from conch.app.sample_book import SampleBook
+from conch.app.scaling_metrics import ScalingMetrics
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
@@ -72,14 +75,28 @@ class Operator:
             clock=monotonic,
         )
         self._reports = AgentReports(
-            self._view, installation_key=installation_key, on_change=self._seen_changed, clock=monotonic
+            self._view,
+            installation_key=installation_key,
+            on_change=self._seen_changed,
+            is_used=lambda key: self._autoscaler.is_used(key),
+            clock=monotonic,
         )
         self._gateways = GatewayReports(
             self._view.gateways,
             token=gateway_token,
             on_change=self._seen_changed,
-            on_wake=self._wanted_changed,
+            on_wake=self._woken,
+            on_arrivals=lambda key, per_second: self._autoscaler.came(key, per_second),
             clock=monotonic,
+        )
+        self._autoscaler = Autoscaler(
+            self._view,
+            self._reports,
+            self._gateways,
+            on_change=self._wanted_changed,
+            clock=monotonic,
+            now=lambda: datetime.now(UTC),
+            cold_start_prior_seconds=settings.model_pods.cold_start_prior_seconds,
         )
         samples = SampleBook()
         applier = Applier(client, self._view, samples, installation_key=installation_key, fence=self._leadership.check)
@@ -88,6 +105,7 @@ class Operator:
             view=self._view,
             reports=self._reports,
             gateways=self._gateways,
+            autoscaler=self._autoscaler,
             samples=samples,
             applier=applier,
             policy=policy,
@@ -96,7 +114,10 @@ class Operator:
             now=lambda: datetime.now(UTC),
             instance=identity,
         )
-        self._rollout_metrics = RolloutMetrics(self._view)
+        self._metrics: tuple[Collector, ...] = (
+            RolloutMetrics(self._view),
+            ScalingMetrics(self._view, self._autoscaler.scaling),
+        )
         self._edge_listed = asyncio.Event()
         self._health = Health(port=settings.health_port, ready=self._is_ready)
 
@@ -130,6 +151,12 @@ class Operator:
         """What the cluster reports comes in bursts (a pod is made, placed, started), and one look is enough for all."""
         if self._leading:
             self._queue.add_after(key, _BURST_SECONDS)
+
+    def _woken(self, key: ObjectKey) -> None:
+        """A request is held: nobody waits for the gateways' next report, nor for the autoscaler's next look."""
+        if self._leading:
+            self._autoscaler.look(key)
+            self._wanted_changed(key)
 
     def _is_ready(self) -> bool:
         return self._edge_listed.is_set() and all(reflector.synced.is_set() for reflector in self._view.reflectors)
@@ -185,7 +212,8 @@ class Operator:
 
     async def _lead(self) -> None:
         """What only the leader does: ask agents, plan, write, and tell Prometheus of the objects."""
-        REGISTRY.register(self._rollout_metrics)
+        for collector in self._metrics:
+            REGISTRY.register(collector)
         self._leading = True
         metrics.LEADING.set(1)
         try:
@@ -196,13 +224,15 @@ class Operator:
                 # A plan made before they were asked would call every object's route unknown.
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._gateways.all_asked.wait(), _GATEWAYS_SECONDS)
+                group.create_task(self._autoscaler.run())
                 group.create_task(self._resync())
                 for _ in range(self._settings.workers):
                     group.create_task(self._reconciler.work())
         finally:
             self._leading = False
             metrics.LEADING.set(0)
-            REGISTRY.unregister(self._rollout_metrics)
+            for collector in self._metrics:
+                REGISTRY.unregister(collector)
 
     async def _resync(self) -> None:
         """Look at every object now and, without any cause, now and then, spread over the interval."""

@@ -14,6 +14,7 @@ from conch.api.status import ModelDeploymentStatus
 from conch.app import metrics
 from conch.app.agent_reports import AgentReports
 from conch.app.applier import Applier
+from conch.app.autoscaler import Autoscaler
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.gateway_reports import GatewayReports
@@ -49,6 +50,7 @@ class Reconciler:
         view: ClusterView,
         reports: AgentReports,
         gateways: GatewayReports,
+        autoscaler: Autoscaler,
         samples: SampleBook,
         applier: Applier,
         policy: InstallationPolicy,
@@ -61,6 +63,7 @@ class Reconciler:
         self._view = view
         self._reports = reports
         self._gateways = gateways
+        self._autoscaler = autoscaler
         self._samples = samples
         self._applier = applier
         self._policy = policy
@@ -162,6 +165,7 @@ class Reconciler:
             gateways=gateways,
             port=self._view.ports.port_of(owner) if mode_of(owner) is GatewayMode.GATEWAY else None,
             window=self._samples.read(owner.uid, gateways, pods),
+            scaling=self._autoscaler.scaling(owner),
         )
 
     async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:

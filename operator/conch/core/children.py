@@ -60,24 +60,34 @@ def desired_children(
     replicas: int,
 ) -> tuple[DesiredObject, ...]:
     """Every child as it should be, in the order in which they need each other."""
+    instances = _instances(owner)
     pins = {served.workload: pin_of(served) for served in succession.workloads}
-    serving = succession.serving
     objects: list[DesiredObject] = []
     for record in records:
         objects += [
             workload_record(owner, record),
-            assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload)),
+            assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload), instances),
             deployment(owner, record, routing.staffings[record.workload].replicas),
         ]
     if routing.exposure.port is not None:
         workloads = (*(served.workload for served in succession.workloads), *routing.retiring)
         objects += [workload_service(owner, workload) for workload in workloads]
     objects += _address(owner, succession, routing.exposure)
-    if serving and replicas > 0:
-        objects.append(
-            disruption_budget(owner, serving.workload, keeps_one=routing.staffings[serving.workload].keeps_one)
-        )
+    if replicas > 0:
+        objects += _disruption_budgets(owner, succession, routing)
     return tuple(objects)
+
+
+def _disruption_budgets(owner: ModelDeployment, succession: Succession, routing: Routing) -> list[DesiredObject]:
+    """One for the stable revision, which may have to take everything back, and for a candidate that has traffic."""
+    first = succession.stable or succession.candidate
+    return [
+        disruption_budget(
+            owner, served.workload, keeps_one=routing.staffings[served.workload].keeps_one, is_candidate=served != first
+        )
+        for served in succession.workloads
+        if served == first or succession.weight_of(served) > 0
+    ]
 
 
 def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure) -> list[DesiredObject]:
@@ -92,3 +102,9 @@ def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure)
     if exposure.port is not None and exposure.listed is not None:
         objects.append(gateway_slice(owner, exposure.port, exposure.listed))
     return objects
+
+
+def _instances(owner: ModelDeployment) -> int | None:
+    """What every server is to have; None as its model says."""
+    asked = owner.spec.runtime.instances if isinstance(owner.spec, ModelDeploymentSpec) else None
+    return asked if isinstance(asked, int) else None

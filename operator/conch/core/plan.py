@@ -5,28 +5,28 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from conch.api.assignment import AgentPhase
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
 from conch.core.acknowledgement import acknowledged_by_heard
 from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, TellPin
+from conch.core.autoscaling import autoscaled
 from conch.core.children import desired_children, records_of
 from conch.core.desired.admin_key_secret import admin_key_secret
 from conch.core.desired.object import DesiredObject
 from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
 from conch.core.history import kept_records, remembered, spec_with, to_go_back_to
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
-from conch.core.pinning import pin_of, pinned
+from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy
 from conch.core.removals import removals
 from conch.core.revision import revision_of
-from conch.core.rollout.commands import Obeyed, as_it_is, obey
+from conch.core.rollout.commands import Obeyed, answer_due_after, obey
 from conch.core.rollout.machine import UNDER_WAY, window_of
 from conch.core.routing import route
 from conch.core.situation import Situation
 from conch.core.status import render_status
-from conch.core.succession import Succession, succeed
+from conch.core.succession import Succession, succeed, without_spec
 
 _DRAIN_CHECK: Final = timedelta(seconds=1)
 """How often what drains is looked at where no gateway says anything new."""
@@ -56,14 +56,16 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
     """Plan one object. Pure: the same arguments give the same plan, and a plan that was carried out plans no action."""
     records = remembered(owner, observed)
     past = to_go_back_to(records, owner.status)
-    asked = None
-    obeyed = as_it_is(owner.status)
-    if isinstance(owner.spec, ModelDeploymentSpec):
-        asked = revision_of(owner.spec)
-        obeyed = obey(owner.command, owner.status, asked=asked, past=past, now=now)
-        if obeyed.rolled_back_to and (spec := spec_with(obeyed.rolled_back_to, owner.spec, records)):
-            # From here on it is as if the spec said so.
-            owner = replace(owner, spec=spec)
+    asked = revision_of(owner.spec) if isinstance(owner.spec, ModelDeploymentSpec) else None
+    obeyed = obey(owner.command, owner.status, asked=asked, past=past, now=now)
+    if (
+        isinstance(owner.spec, ModelDeploymentSpec)
+        and obeyed.rolled_back_to
+        and (spec := spec_with(obeyed.rolled_back_to, owner.spec, records))
+    ):
+        # From here on it is as if the spec said so.
+        owner = replace(owner, spec=spec)
+    owner = autoscaled(owner, observed)
     succession = _succession(owner, obeyed, observed, policy, now)
     replicas = _desired_replicas(owner, observed, succession)
     routing = route(owner, succession, replicas, observed, policy, now)
@@ -107,13 +109,22 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
         status=status,
         status_first=_announced(status) != _announced(owner.status) or not all(_is_edit(action) for action in actions),
         actions=actions,
-        requeue_after=_requeue_after(policy, status, unwatched=unwatched),
+        requeue_after=_requeue_after(owner, policy, status, unwatched=unwatched, now=now),
     )
 
 
-def _requeue_after(policy: InstallationPolicy, status: ModelDeploymentStatus, *, unwatched: bool) -> timedelta | None:
-    """When to look again without a cause: at what cannot be watched, and at how far a fetch is."""
+def _requeue_after(
+    owner: ModelDeployment,
+    policy: InstallationPolicy,
+    status: ModelDeploymentStatus,
+    *,
+    unwatched: bool,
+    now: datetime,
+) -> timedelta | None:
+    """When to look again without a cause: at what cannot be watched, and at what comes with time alone."""
     waits = [policy.recheck_after] if unwatched else []
+    if (answer := answer_due_after(owner.command, status.command, now)) is not None:
+        waits.append(answer)
     if status.fetch is not None:
         waits.append(FETCH_REPORT_INTERVAL)
     if any(share.draining_since for share in status.traffic) or (status.gateway and status.gateway.unlisted_since):
@@ -150,28 +161,16 @@ def _succession(
     owner: ModelDeployment, obeyed: Obeyed, observed: Observed, policy: InstallationPolicy, now: datetime
 ) -> Succession:
     status = owner.status
+    acknowledged = acknowledged_by_heard(status, observed)
     if isinstance(owner.spec, InvalidSpec):
-        # Nothing can be derived from it: what runs stays.
-        # But for pods that wait for their pin; where a digest was declared, none does.
-        waiting = any(pod.report and pod.report.phase is AgentPhase.FETCHED for pod in observed.pods)
-        candidate = status.candidate and (pinned(status.candidate, None, observed) if waiting else status.candidate)
-        return Succession(
-            stable=status.stable,
-            candidate=candidate,
-            workloads_created=status.workloads_created,
-            rollout=status.rollout,
-            rejected=status.rejected,
-            past=status.past,
-            rolled_back_to=status.rolled_back_to,
-            command=status.command,
-        )
+        return without_spec(owner, obeyed, observed, acknowledged=acknowledged, now=now)
     return succeed(
         owner,
         owner.spec,
         revision_of(owner.spec),
         obeyed,
         observed,
-        acknowledged=acknowledged_by_heard(status, observed),
+        acknowledged=acknowledged,
         policy=policy,
         now=now,
     )
@@ -180,6 +179,9 @@ def _succession(
 def _desired_replicas(owner: ModelDeployment, observed: Observed, succession: Succession) -> int:
     if not isinstance(owner.spec, InvalidSpec):
         return owner.spec.desired_replicas
+    if succession.under_way:
+        # Each of the two has some of the pods, and status.rollout says how many.
+        return owner.status.desired_replicas
     # What runs is left as it is, also where an edit was acted on and its report came too late.
     running = observed.deployment_of(succession.wanted.workload) if succession.wanted else None
     return running.replicas if running else owner.status.desired_replicas

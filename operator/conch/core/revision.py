@@ -7,20 +7,28 @@ from typing import Any, Final
 from conch.api.canonical import quantity
 from conch.api.spec import ModelDeploymentSpec
 
-_LIVE: Final = {"replicas", "suspend", "gateway", "rollout"}
+_LIVE: Final = {"replicas", "autoscaling", "suspend", "gateway", "rollout"}
 """Fields that change what runs, and need no other pods."""
+_LIVE_OF_RUNTIME: Final = "instances"
 
 _QUANTITIES = {"cpu", "memory", "sharedMemory", "size"}
 
 
 def revision_part(spec: ModelDeploymentSpec) -> dict[str, Any]:
     """What of a spec makes its revision, as in YAML without defaults; the rest may change without other pods."""
-    return spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_LIVE)
+    exclude: dict[str, Any] = {**dict.fromkeys(_LIVE, True), "runtime": {_LIVE_OF_RUNTIME}}
+    part = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=exclude)
+    if not part.get("runtime", True):
+        # Nothing else of it was given.
+        del part["runtime"]
+    return part
 
 
 def with_revision_part(spec: ModelDeploymentSpec, part: dict[str, Any]) -> ModelDeploymentSpec:
     """Another revision's model and pods, with this spec's replicas, gateway and rollout; raises ValidationError."""
     live = {field: value for field, value in spec.to_wire().items() if field in _LIVE}
+    if spec.runtime.instances is not None:
+        live["runtime"] = {**part.get("runtime", {}), _LIVE_OF_RUNTIME: spec.runtime.instances}
     return ModelDeploymentSpec.model_validate({**part, **live})
 
 

@@ -18,6 +18,7 @@ from conch.api.status import (
     ServedRevision,
 )
 from conch.api.types import bounded, timestamp
+from conch.core.autoscaling import autoscaling_of, autoscaling_status
 from conch.core.fetch_progress import fetch_progress
 from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
@@ -31,15 +32,15 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
     """The status of an object in this situation; `now` dates the conditions that change."""
     owner, succession = situation.owner, situation.succession
     finding = first_finding(situation)
-    serving = succession.serving
+    observed = situation.observed
     host = f"{names.service(owner.name)}.{owner.namespace}.svc"
     return ModelDeploymentStatus(
         observed_generation=owner.generation,
         conditions=_conditions(situation, finding, now),
-        replicas=len(situation.observed.pods_of(serving.workload)) if serving else 0,
-        ready_replicas=len(ready_pods(serving, situation.observed)) if serving else 0,
+        replicas=sum(len(observed.pods_of(served.workload)) for served in succession.workloads),
+        ready_replicas=sum(len(ready_pods(served, observed)) for served in succession.workloads),
         desired_replicas=situation.desired_replicas,
-        selector=_selector(owner, serving),
+        selector=_selector(owner),
         url=f"http://{host}:{pod.HTTP_PORT}",
         grpc_url=f"{host}:{pod.GRPC_PORT}",
         stable=succession.stable,
@@ -52,6 +53,7 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         traffic=situation.routing.traffic,
         gateway=situation.routing.gateway,
         workloads_created=succession.workloads_created,
+        autoscaling=autoscaling_status(owner, situation.observed.scaling, now),
         source=_pinned_source(succession.wanted),
         fetch=fetch_progress(situation.pods, owner.status.fetch, now),
         pods=_pod_counts(situation.pods),
@@ -105,6 +107,8 @@ def _ready(finding: Finding | None, situation: Situation, suspended: bool) -> tu
     if suspended:
         return Reason.SUSPENDED, "Suspended; set spec.suspend to false to serve again."
     if situation.desired_replicas == 0:
+        if autoscaling_of(situation.owner) is not None:
+            return Reason.SCALED_TO_ZERO, "Nobody asks, so nothing runs; the next request is held and wakes the model."
         return Reason.NO_REPLICAS, "No replicas are wanted."
     wanted = situation.succession.wanted
     version = wanted.version if wanted else "?"
@@ -131,11 +135,13 @@ def _dated(
     )
 
 
-def _selector(owner: ModelDeployment, serving: ServedRevision | None) -> str:
-    if serving is None:
-        return ""
-    selector = names.workload_selector(owner.name, serving.workload)
-    return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+def _selector(owner: ModelDeployment) -> str:
+    """All pods of the object, as a Deployment's selector covers those of both its versions.
+
+    A HorizontalPodAutoscaler averages over the pods that this selects: over those of one revision it would take the
+    share of the traffic that has moved to the other for less traffic.
+    """
+    return f"{names.LABEL_MODEL_DEPLOYMENT}={owner.name}"
 
 
 def _pinned_source(wanted: ServedRevision | None) -> PinnedSource | None:

@@ -265,7 +265,7 @@ class Hold:
 
 def _no_hope(object_: RoutedObject) -> Refusal | None:
     """Why waiting is of no use, if it is not."""
-    if object_.desired_replicas == 0:
+    if object_.desired_replicas == 0 and not object_.wakes:
         return _unavailable("this model is to have no replicas now: it is suspended, or scaled to zero by hand")
     if object_.gateway.effective_hold.seconds == 0:
         return _unavailable("no server of this model is ready, and its requests are not held")

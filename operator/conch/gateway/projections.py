@@ -69,8 +69,14 @@ def project_object(live: Mapping[str, Any]) -> ObservedObject | None:
                 for share in status.traffic
             ),
             desired_replicas=status.desired_replicas,
+            wakes=_wakes(live.get("spec") or {}),
         ),
     )
+
+
+def _wakes(spec: Mapping[str, Any]) -> bool:
+    """Whether it is scaled to zero by the operator, which a held request ends; a suspended object stays as it is."""
+    return (spec.get("autoscaling") or {}).get("minReplicas") == 0 and not spec.get("suspend")
 
 
 def _gateway(spec: Mapping[str, Any] | None) -> Gateway | None:

@@ -46,7 +46,9 @@ class RoutedObject:
     gateway: Gateway
     shares: tuple[RoutedShare, ...]
     desired_replicas: int
-    """With 0 nobody comes, so nothing is held."""
+    """With 0 nobody comes, so nothing is held, unless ..."""
+    wakes: bool = False
+    """... a request that is held brings a server up."""
 
     @property
     def key(self) -> ObjectKey:

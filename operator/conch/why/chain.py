@@ -13,7 +13,8 @@ from conch.core.findings import CHECKS
 from conch.core.observed import ChildKind, ObservedContainer, ObservedDeployment, ObservedPod
 from conch.kube.client import Json
 from conch.why.gather import Seen
-from conch.why.report import CheckRow, ContainerRow, Outcome, PodRow, Report, RevisionRow, WarningRow
+from conch.why.report import CheckRow, ContainerRow, Outcome, PodRow, Report, RevisionRow, ScalingRow, WarningRow
+from conch.why.scaling import scaling_advice, scaling_row, waking
 
 LOOKED: Final = "operator_has_looked"
 """Before the operator's own checks: it has none for its own absence."""
@@ -34,6 +35,7 @@ def explain(seen: Seen) -> Report:
     )
     is_ready = observed and ready["status"] == ConditionStatus.TRUE
     pods = None if seen.pods is None else tuple(_pod(live, roles) for live in seen.pods)
+    scaling = scaling_row(seen.body)
     return Report(
         namespace=owner.namespace,
         name=owner.name,
@@ -42,16 +44,17 @@ def explain(seen: Seen) -> Report:
         reason=ready.get("reason", Reason.NOT_OBSERVED),
         message=ready.get("message", ""),
         since=ready.get("lastTransitionTime") if observed else None,
-        notes=tuple(_notes(seen.body, owner, conditions)),
+        notes=tuple(_notes(seen.body, owner, conditions, observed=observed)),
         checks=_checks(observed=observed, ready=is_ready, failing=_failing(seen.body)),
         revisions=tuple(_revision(role, served, owner, seen) for role, served in _revisions(owner)),
         pin=owner.status.source,
         fetch=owner.status.fetch,
+        autoscaling=scaling,
         # Those that serve explain nothing.
         pods=None if pods is None else tuple(sorted(pods, key=lambda pod: (pod.ready, pod.name))),
         warnings=None if seen.warnings is None else _warnings(seen.warnings, owner, {*roles, *_workloads(seen)}),
         left_out=seen.left_out,
-        next_step=_next_step(owner, conditions, observed=observed, ready=is_ready),
+        next_step=_next_step(owner, conditions, scaling, observed=observed, ready=is_ready),
     )
 
 
@@ -85,7 +88,9 @@ def _checks(*, observed: bool, ready: bool, failing: str) -> tuple[CheckRow, ...
     )
 
 
-def _notes(body: Json, owner: ModelDeployment, conditions: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+def _notes(
+    body: Json, owner: ModelDeployment, conditions: Mapping[str, Mapping[str, Any]], *, observed: bool
+) -> Iterable[str]:
     """What a reader has to know before anything else."""
     if owner.deleting:
         holders = ", ".join(body["metadata"].get("finalizers", ())) or "nothing"
@@ -96,6 +101,8 @@ def _notes(body: Json, owner: ModelDeployment, conditions: Mapping[str, Mapping[
         yield "It is suspended (spec.suspend): no pods are wanted."
     elif spec.get("replicas") == 0:
         yield "No replicas are wanted (spec.replicas is 0)."
+    elif "autoscaling" in spec and observed and owner.status.desired_replicas == 0:
+        yield "Nobody asks, so no server runs; the next request wakes it."
     available = conditions.get(ConditionType.AVAILABLE, {})
     if available.get("status") == ConditionStatus.TRUE:
         yield f"Meanwhile: {available.get('message', '')}"
@@ -217,7 +224,12 @@ def _stamp(at: datetime) -> str:
 
 
 def _next_step(
-    owner: ModelDeployment, conditions: Mapping[str, Mapping[str, Any]], *, observed: bool, ready: bool
+    owner: ModelDeployment,
+    conditions: Mapping[str, Mapping[str, Any]],
+    scaling: ScalingRow | None,
+    *,
+    observed: bool,
+    ready: bool,
 ) -> str:
     condition = conditions.get(ConditionType.READY, {})
     message = condition.get("message", "")
@@ -232,6 +244,10 @@ def _next_step(
         )
     if ready and condition.get("reason") == Reason.NO_REPLICAS:
         return f"To serve: kubectl scale mdep {owner.name} -n {owner.namespace} --replicas=1"
+    if ready and scaling and condition.get("reason") == Reason.SCALED_TO_ZERO:
+        return waking(owner, scaling)
+    if ready and scaling and (advice := scaling_advice(owner, scaling)):
+        return f"It serves. {advice}"
     if ready:
         return message if condition.get("reason") == Reason.SUSPENDED else "Nothing: it serves."
     if holds(ConditionType.STALLED):

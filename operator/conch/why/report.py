@@ -80,6 +80,72 @@ class WarningRow(ApiModel):
     count: int
 
 
+class Counted(StrEnum):
+    """What `demand` and `capacityPerReplica` are figures of."""
+
+    PER_SECOND = "PerSecond"
+    """Requests that come."""
+    AT_ONCE = "AtOnce"
+    """Requests at the servers at the same time."""
+
+
+class CurveRow(ApiModel):
+    """How long a batch of n takes: base + n x per item, in each instance."""
+
+    base_milliseconds: float
+    per_item_milliseconds: float
+    max_batch: int
+    instances: int
+    model: str
+    """The member of an ensemble that limits it; empty of any other model."""
+
+
+class InstancesRow(ApiModel):
+    """runtime.instances Auto: how many instances of the model each server has, and what trials have shown."""
+
+    count: int | None
+    """What is settled; null as long as nothing was changed."""
+    trying: int | None
+    message: str
+
+
+class DecisionRow(ApiModel):
+    """A change of the count."""
+
+    at: str
+    before: int
+    after: int
+    reason: str
+    message: str
+
+
+class ScalingRow(ApiModel):
+    """What the autoscaler wants and why. `reason` and what follows is null where nothing was decided yet."""
+
+    goal: str | None
+    """What is to be reached, in words; null where this version of Conch cannot read spec.autoscaling."""
+    min_replicas: int | None
+    max_replicas: int | None
+    wanted: int
+    ready: int
+    reason: str | None
+    message: str
+    counted: Counted
+    demand: float | None
+    capacity_per_replica: float | None
+    late_percent: float | None
+    curve: CurveRow | None
+    cold_start_seconds: float | None
+    policy: str
+    """How spare capacity is kept for this load, in words."""
+    instances: InstancesRow | None
+    """Null unless runtime.instances is Auto."""
+    observed_at: str | None
+    """When these figures were written; they are renewed now and then."""
+    decisions: tuple[DecisionRow, ...]
+    """The last changes, newest first."""
+
+
 class Report(ApiModel):
     """One object, looked at once. `reason`, `message` and `since` are those of its condition Ready."""
 
@@ -96,6 +162,8 @@ class Report(ApiModel):
     revisions: tuple[RevisionRow, ...]
     pin: PinnedSource | None
     fetch: FetchProgress | None
+    autoscaling: ScalingRow | None
+    """Null where the count is a fixed one, or the object is suspended."""
     pods: tuple[PodRow, ...] | None
     warnings: tuple[WarningRow, ...] | None
     """The last ones, oldest first."""

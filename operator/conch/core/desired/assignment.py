@@ -26,12 +26,14 @@ def assignment_of(owner: ModelDeployment, spec: ModelDeploymentSpec, revision: s
 
 
 def assignment_config_map(
-    owner: ModelDeployment, record: WorkloadRecord, policy: SourcePolicy, pin: Pin | None
+    owner: ModelDeployment, record: WorkloadRecord, policy: SourcePolicy, pin: Pin | None, instances: int | None
 ) -> DesiredObject:
-    """The assignment with its pin, under today's source policy; both reach running pods and restart none."""
+    """The assignment with its pin, under today's source policy; what is added here reaches running pods."""
     content = {**json.loads(record.assignment_json), "sourcePolicy": policy.to_wire()}
     if pin is not None:
         content["pin"] = pin.to_wire()
+    if instances is not None:
+        content["instances"] = instances
     return child(
         owner,
         ChildKind.CONFIG_MAP,

@@ -5,7 +5,8 @@ from typing import Final
 
 from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
-from conch.core.finding import EXCEEDED_QUOTA, Finding, blocked, progressing, quota_blocked, stalled
+from conch.core.autoscaling import autoscaling_of
+from conch.core.finding import EXCEEDED_QUOTA, Finding, blocked, progressing, stalled
 from conch.core.pod_trouble import crash_loop, missing_configuration, missing_image
 from conch.core.situation import Situation
 
@@ -20,7 +21,12 @@ def pods_can_be_created(situation: Situation) -> Finding | None:
     if deployment is None or not deployment.creation_error or len(situation.pods) >= situation.wanted_replicas:
         return None
     if EXCEEDED_QUOTA in deployment.creation_error:
-        return quota_blocked(deployment.creation_error)
+        missing = situation.wanted_replicas - len(situation.pods)
+        return blocked(
+            Reason.QUOTA_BLOCKED,
+            f"{missing} of {situation.wanted_replicas} replicas are missing, for the namespace's quota allows no more: "
+            f"{deployment.creation_error}. {_or_lower(situation, 'Raise it')}.",
+        )
     return stalled(Reason.POD_REFUSED, f"The pods are refused: {deployment.creation_error}")
 
 
@@ -79,18 +85,36 @@ def pods_have_a_node(situation: Situation) -> Finding | None:
     if not waiting or situation.ready >= situation.wanted_replicas:
         return None
     message = waiting[0].unschedulable_message.rstrip(". ")
-    count = f"{len(waiting)} of {situation.wanted_replicas} replicas"
+    # While fewer are wanted than before, some that wait are about to go.
+    missing = min(len(waiting), situation.wanted_replicas - situation.ready)
+    count = f"{missing} of {situation.wanted_replicas} replicas"
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
     gpu = situation.spec.gpu
     if gpu.count and f"Insufficient {gpu.resource}" in message:
         return blocked(
             Reason.WAITING_FOR_GPU,
             f"{count} wait for {gpu.count} free {gpu.resource}: {message}. "
-            "Free a GPU, add a node, or lower replicas or gpu.count.",
+            f"{_or_lower(situation, 'Free a GPU, add a node,', 'gpu.count')}.",
         )
     return blocked(
         Reason.UNSCHEDULABLE, f"{count} fit on no node: {message}. Check gpu, scheduling and runtime.resources."
     )
+
+
+def _or_lower(situation: Situation, remedy: str, *others: str) -> str:
+    """What to do, or which fields of the spec to lower where there is one that would ask for fewer servers."""
+    fields = (*_count_fields(situation), *others)
+    return f"{remedy} or lower {' or '.join(fields)}" if fields else remedy
+
+
+def _count_fields(situation: Situation) -> tuple[str, ...]:
+    asked = autoscaling_of(situation.owner)
+    if asked is None:
+        return ("replicas",)
+    if situation.desired_replicas <= max(1, asked.effective_min_replicas):
+        # As few as there may be while anybody asks: a lower maximum would change nothing, or be refused.
+        return ("autoscaling.minReplicas",) if asked.effective_min_replicas > 1 else ()
+    return ("autoscaling.maxReplicas",)
 
 
 def nodes_answer(situation: Situation) -> Finding | None:

@@ -1,0 +1,128 @@
+"""How the autoscaler's count gets into the plan, and what status says of it."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from conch.api.autoscaling import DECISIONS_KEPT, Autoscaling, AutoscalingStatus, ScalingDecision, ScalingReason
+from conch.api.instances import AUTO_INSTANCES
+from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.api.types import bounded, timestamp
+from conch.core.observed import Observed
+from conch.core.rollout.machine import UNDER_WAY
+from conch.core.scaling.view import ScalingView
+
+_FIGURES_EVERY: Final = timedelta(seconds=60)
+_FIGURES_DIFFER: Final = 0.2
+
+
+def autoscaled(owner: ModelDeployment, observed: Observed) -> ModelDeployment:
+    """The object as if its spec said how many servers there are to be now."""
+    asked = autoscaling_of(owner)
+    if asked is None or isinstance(owner.spec, InvalidSpec):
+        return owner
+    count = observed.scaling.desired if observed.scaling else count_before(owner, asked)
+    spec = owner.spec.model_copy(update={"replicas": max(count, scaling_floor(owner))})
+    if spec.runtime.instances == AUTO_INSTANCES:
+        instances = _instances(owner, observed.scaling)
+        spec = spec.model_copy(update={"runtime": spec.runtime.model_copy(update={"instances": instances})})
+    return replace(owner, spec=spec)
+
+
+def instances_before(owner: ModelDeployment) -> int | None:
+    """The instances to go on with when nothing was tried yet by this process: those that were settled."""
+    known = owner.status.autoscaling
+    return known.instances.count if known and known.instances else None
+
+
+def _instances(owner: ModelDeployment, view: ScalingView | None) -> int | None:
+    if view is None or view.instances is None:
+        return instances_before(owner)
+    return view.instances.trying or view.instances.count
+
+
+def autoscaling_of(owner: ModelDeployment) -> Autoscaling | None:
+    """What is asked for, unless nothing is: a spec that cannot be read, a fixed count, a suspended object."""
+    if isinstance(owner.spec, InvalidSpec) or owner.spec.suspend:
+        return None
+    return owner.spec.autoscaling
+
+
+def count_before(owner: ModelDeployment, asked: Autoscaling) -> int:
+    """The count to go on from when nothing was decided yet: the one there is, within the bounds.
+
+    After a start of the operator that loses no capacity. A revision that never served gets a server to prove itself.
+    """
+    count = max(owner.status.desired_replicas, asked.effective_min_replicas, scaling_floor(owner))
+    return min(count, asked.max_replicas)
+
+
+def scaling_floor(owner: ModelDeployment) -> int:
+    """Servers that there have to be whatever the load: one to prove a revision by, and while versions change."""
+    status = owner.status
+    proving = status.stable is None or (status.rollout is not None and status.rollout.phase in UNDER_WAY)
+    return 1 if proving else 0
+
+
+def autoscaling_status(owner: ModelDeployment, view: ScalingView | None, now: datetime) -> AutoscalingStatus | None:
+    """What status says: a change of the count at once, figures now and then, so that a calm object is not written."""
+    if autoscaling_of(owner) is None:
+        return None
+    before = owner.status.autoscaling
+    if view is None:
+        return before
+    at = timestamp(now)
+    decisions = before.decisions if before else ()
+    current = decisions[0].after if decisions else owner.status.desired_replicas
+    changed = view.desired != current
+    if changed:
+        decision = ScalingDecision(
+            at=at, before=current, after=view.desired, reason=view.reason, message=bounded(view.message)
+        )
+        decisions = (decision, *decisions)[:DECISIONS_KEPT]
+    elif before is not None and not _is_news(before, view, now):
+        return before
+    return AutoscalingStatus(
+        reason=view.reason,
+        message=bounded(view.message),
+        demand=view.demand,
+        capacity_per_replica=view.capacity_per_replica,
+        late_percent=view.late_percent,
+        curve=view.curve,
+        cold_start_seconds=view.cold_start_seconds,
+        policy=view.policy,
+        instances=view.instances,
+        observed_at=at,
+        decisions=decisions,
+    )
+
+
+_CALM: Final = (ScalingReason.LOAD, ScalingReason.STABILISING, ScalingReason.MINIMUM, ScalingReason.SURGE)
+"""Reasons that take turns while nothing changes."""
+
+
+def _is_news(before: AutoscalingStatus, view: ScalingView, now: datetime) -> bool:
+    if before.instances != view.instances:
+        return True
+    if view.settling:
+        # What every start of an operator begins with is no news.
+        return False
+    if before.reason is not view.reason and not (before.reason in _CALM and view.reason in _CALM):
+        return True
+    if (before.curve is None and view.curve is not None) or (before.demand is None and view.demand is not None):
+        return True
+    if now - datetime.fromisoformat(before.observed_at) < _FIGURES_EVERY:
+        return False
+    figures = (
+        (before.demand, view.demand),
+        (before.capacity_per_replica, view.capacity_per_replica),
+        (before.late_percent, view.late_percent),
+        (before.cold_start_seconds, view.cold_start_seconds),
+    )
+    return before.policy != view.policy or any(_differ(old, new) for old, new in figures)
+
+
+def _differ(old: float | None, new: float | None) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return abs(old - new) > _FIGURES_DIFFER * max(abs(old), abs(new))
