@@ -154,9 +154,14 @@ def test_without_agents_the_gateways_latency_is_what_a_request_takes_and_a_wrong
         assert curve is not None
         return 1000 * curve.least_seconds
 
-    assert seen(50, 30, 90) == pytest.approx(30, rel=0.02)
+    assert seen(*[50] * 13, 30, 90) == pytest.approx(30, rel=0.02)
     assert seen(1, *[50] * 1080) == pytest.approx(50, rel=0.01)
     assert known_curve(after(NOTHING)) is None
+
+
+def test_the_first_latencies_are_of_requests_that_have_waited_for_the_server() -> None:
+    looks = [Signals(arrived=9, answered=9, mean_latency_seconds=0.9, ready=1)] * 14
+    assert known_curve(after(*(part for look in looks for part in (2.0, look)))) is None
 
 
 def test_what_the_agents_tell_is_better_than_the_gateways_latency() -> None:

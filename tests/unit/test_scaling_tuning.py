@@ -118,7 +118,7 @@ def test_what_was_really_late_makes_the_replay_stricter() -> None:
         # A quarter of what a stream's server can have is left for those that begin meanwhile.
         (LATENCY, state(batches=seen(decoupled=True, max_batch=5)), 0.8 * 2 * 10),
         (LATENCY, state(batches=seen(decoupled=True), slots=Slots(proven=40.0)), 0.8 * 2 * 40),
-        (LATENCY, state(batches=SeenBatches(), quickest_seconds=0.05), 0.6 * 2 * 20),
+        (LATENCY, state(batches=SeenBatches(), quickest_seconds=0.05, latencies_seen=15), 0.6 * 2 * 20),
     ],
 )
 def test_what_servers_carry_is_known_before_anything_is_calculated(

@@ -40,6 +40,7 @@ def observed(now: float, settings: ScalingSettings, state: ScalingState, signals
         answered=state.answered * late_fade + signals.answered,
         late=state.late * late_fade + signals.late,
         quickest_seconds=_quickest(state, signals, elapsed),
+        latencies_seen=state.latencies_seen + (1 if signals.answered and signals.mean_latency_seconds else 0),
         slots=slots_seen(now, settings, state.slots, signals) if state.batches.is_decoupled else state.slots,
     ).with_starts(signals.starts)
     if signals.arrived is None or elapsed > _GAP_SECONDS:

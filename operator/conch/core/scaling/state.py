@@ -61,6 +61,8 @@ class ScalingState:
     answered_seconds: float = 0.0
     """What the gateways saw answered in the last while, whoever answered, and how long that is; fading."""
     executed_told_at: float | None = None
+    latencies_seen: int = 0
+    """Looks that told of latencies."""
     quickest_seconds: float | None = None
     """The least mean latency that was seen: what a request takes when nobody else is there."""
     slots: Slots = field(default_factory=Slots)

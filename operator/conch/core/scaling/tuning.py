@@ -24,6 +24,8 @@ _BUDGET: Final = 0.5
 """Of the late share that the objective allows: the past is not the future."""
 _BUDGET_LEAST: Final = 0.1
 _PERIODS: Final = (3600.0,)
+_LATENCIES_LEAST: Final = 15
+"""Looks. The first requests of a server have waited for it, or for each other, and agents tell of batches by then."""
 _WAIT_MULTIPLE: Final = 3.0
 _WAIT_SHARE: Final = 0.05
 """A mean wait of m is taken as: one in twenty waits longer than 3 m, as it is with exponential waits."""
@@ -137,7 +139,7 @@ def known_curve(state: ScalingState) -> ServiceCurve | None:
         return learnt
     if state.instances.trial is not None:
         return state.instances.trial.curve_before
-    if state.quickest_seconds is None:
+    if state.quickest_seconds is None or state.latencies_seen < _LATENCIES_LEAST:
         return None
     return ServiceCurve(base_seconds=0.0, per_item_seconds=state.quickest_seconds, max_batch=1)
 
