@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway bench-rollout load-gateway load-rollouts cluster cluster-down generate lock clean
+.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway bench-rollout bench-autoscaler load-gateway load-rollouts cluster cluster-down generate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,12 @@ bench-rollout: $(VENV)/ready ## Measure rollouts on the local cluster, 8 min, an
 	$(RUN) -m tests.cluster build-images
 	$(RUN) -m tests.perf.rollout
 	$(RUN) -m tests.perf.analysis_power
+
+bench-autoscaler: $(VENV)/ready ## Measure the autoscaler on a thousand objects and on the local cluster, 25 min (not part of `make test`)
+	$(RUN) -m tests.perf.scale.autoscaled --json .cluster/autoscaled.json
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m tests.perf.autoscaling_cluster --json .cluster/autoscaling.json
 
 load-gateway: $(VENV)/ready ## 50,000 requests while everything comes and goes, 6 min (not part of `make test`)
 	$(RUN) -m tests.cluster up

@@ -19,6 +19,8 @@ from tests.cluster.client import Cluster, existing
 from tests.demo.live_view import watch_until
 from tests.demo.model import NAME, NAMESPACE, start
 from tests.demo.rollouts import Rollouts, begin_load
+from tests.demo.scaled import SCALED
+from tests.demo.scaling import Scaling
 from tests.demo.service import service_address
 from tests.support.inference import digits, infer
 from tests.support.installation import ROOT, install
@@ -38,33 +40,38 @@ def step(title: str) -> Iterator[None]:
 
 @app.command()
 def demo(keep: bool = typer.Option(False, help="Leave the model running at the end.")) -> None:
-    """Bring up a cluster, install Conch, serve a model, ask it, scale it, replace it, delete it.
+    """Bring up a cluster, install Conch, serve a model, ask it, scale it, replace it; let another follow its load.
 
     Examples: make demo · .venv/bin/python -m tests.demo --keep · CLUSTER=existing KUBECONFIG=~/.kube/config make demo
     """
-    with step("1/8  A Kubernetes cluster and the images"):
+    with step("1/9  A Kubernetes cluster and the images"):
         for command in ("up", "build-images"):
             subprocess.run([sys.executable, "-m", "tests.cluster", command], cwd=ROOT, check=True)
         cluster = Cluster.current()
         console.print(cluster.kubectl("get", "nodes", "-L", "nvidia.com/gpu.product").stdout.rstrip())
-    with step("2/8  helm install conch charts/conch"):
+    with step("2/9  helm install conch charts/conch"):
         install(cluster)
         console.print(cluster.kubectl("get", "pods", "-n", "conch-system").stdout.rstrip())
-    with step("3/8  kubectl apply -f manifests/samples/digits/model-deployment.yaml"):
+    with step("3/9  kubectl apply -f manifests/samples/digits/model-deployment.yaml"):
         start(cluster)
         watch_until(cluster, NAMESPACE, NAME, _is_ready(1), console)
-    with step("4/8  Inference over HTTP and gRPC through the Service"):
+    with step("4/9  Inference over HTTP and gRPC through the Service"):
         _ask(cluster)
-    with step("5/8  kubectl scale mdep digits: 1 -> 2 -> 1"):
+    with step("5/9  kubectl scale mdep digits: 1 -> 2 -> 1"):
         for replicas in (2, 1):
             cluster.kubectl("scale", "mdep", NAME, "-n", NAMESPACE, f"--replicas={replicas}")
             watch_until(cluster, NAMESPACE, NAME, _is_ready(replicas), console)
     _roll_out(cluster)
+    with (
+        step("8/9  Load rises, servers follow; it ends, none is left; one request wakes the model"),
+        tempfile.TemporaryDirectory(prefix="conch-demo-") as folder,
+    ):
+        Scaling(cluster, console, Path(folder)).run()
     if keep:
-        console.print(f"The model is still there: kubectl get mdep,pods -n {NAMESPACE}")
+        console.print(f"The models are still there: kubectl get mdep,pods -n {NAMESPACE}")
     else:
-        with step("8/8  kubectl delete mdep digits"):
-            cluster.kubectl("delete", "mdep", NAME, "-n", NAMESPACE)
+        with step(f"9/9  kubectl delete mdep {NAME} {SCALED}"):
+            cluster.kubectl("delete", "mdep", NAME, SCALED, "-n", NAMESPACE)
             pods = ("pod", "-l", "conch.dev/model-deployment", "-n", NAMESPACE)
             cluster.kubectl("wait", "--for=delete", *pods, "--timeout=120s")
             cluster.kubectl("delete", "namespace", NAMESPACE)
@@ -104,9 +111,9 @@ def _roll_out(cluster: Cluster) -> None:
         begin_load(host, Path(folder) / "load") as running,
     ):
         rollouts = Rollouts(cluster, running, console)
-        with step("6/8  A canary of version 2 under load"):
+        with step("6/9  A canary of version 2 under load"):
             rollouts.canary()
-        with step("7/8  A bad version 3, which fails one request in five, rolls itself back"):
+        with step("7/9  A bad version 3, which fails one request in five, rolls itself back"):
             rollouts.bad_version()
             rollouts.finish()
 

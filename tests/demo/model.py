@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 
 from tests.cluster.client import Cluster
+from tests.demo import scaled
 from tests.support import versions
 from tests.support.inference import SAMPLE
 
@@ -36,10 +37,10 @@ def start(cluster: Cluster) -> None:
     cluster.kubectl("create", "namespace", NAMESPACE, check=False)
     cluster.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
     # A version that was rolled back is not tried again, and a store that runs sees other files only later.
-    for old in (f"mdep/{NAME}", "deployment/model-store", "configmap/model-store"):
+    for old in (f"mdep/{NAME}", f"mdep/{scaled.SCALED}", "deployment/model-store", "configmap/model-store"):
         cluster.kubectl("delete", old, *_IN_NAMESPACE, "--ignore-not-found")
     with tempfile.TemporaryDirectory(prefix="conch-demo-") as folder:
-        files = [SAMPLE / "digits.onnx", *pack(Path(folder))]
+        files = [SAMPLE / "digits.onnx", *pack(Path(folder)), scaled.pack(Path(folder))]
         named = [f"--from-file={file}" for file in files]
         cluster.kubectl("create", "configmap", "model-store", *named, *_IN_NAMESPACE)
     cluster.kubectl("apply", "-f", str(SAMPLE / "model-store.yaml"), *_IN_NAMESPACE)

@@ -12,16 +12,16 @@ from tests.demo.model import NAME, NAMESPACE
 
 
 @contextmanager
-def service_address(cluster: Cluster) -> Iterator[str]:
+def service_address(cluster: Cluster, name: str = NAME) -> Iterator[str]:
     """The host of ports 8000 and 8001: the Service's address on the local cluster, else a forwarding to a gateway."""
     if not existing():
-        yield cluster.get("service", NAME, "-n", NAMESPACE)["spec"]["clusterIP"]
+        yield cluster.get("service", name, "-n", NAMESPACE)["spec"]["clusterIP"]
         return
     # kubectl's own port-forward takes no Service without a selector, and one to a pod would see no rollout.
     conch = str(Path(sys.executable).with_name("conch"))
     path = os.pathsep.join((str(cluster.bin), os.environ["PATH"]))
     forward = subprocess.Popen(
-        [conch, "port-forward", NAME, "-n", NAMESPACE, "--via-gateway"],
+        [conch, "port-forward", name, "-n", NAMESPACE, "--via-gateway"],
         env={**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "PATH": path},
         stdout=subprocess.PIPE,
         text=True,

@@ -38,6 +38,8 @@ class Timeline:
         self._watch.terminate()
         self._watch.wait()
         self._thread.join()
+        if self._watch.stdout:
+            self._watch.stdout.close()
 
     def start(self) -> None:
         """Count from now."""

@@ -228,3 +228,11 @@ def test_each_decision_tells_its_demand_and_changes_are_remembered() -> None:
     assert decision.message.startswith("30 requests per second: 1.5 x the load")
     assert [(change.before, change.after) for change in looks.state.changes][-1][1] == decision.desired
     assert decide(looks.now + 2, TEN_PER_SECOND, looks.state, Signals(arrived=60, ready=5)).state.desired == 5
+
+
+def test_who_wakes_a_model_gets_no_servers_that_were_needed_before_it_slept() -> None:
+    looks = Looks(TO_ZERO)
+    assert looks.see(40, arrived=60).desired == 5
+    assert what(looks.see(31)) == (0, ScalingReason.IDLE)
+    assert looks.see(arrived=1, held=1, ready=0).desired == 1
+    assert {looks.see(arrived=number % 2).desired for number in range(20)} == {1}

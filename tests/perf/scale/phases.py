@@ -272,7 +272,7 @@ async def _edit_until_taken(world: World, name: str, **spec: Any) -> None:
 
 async def poison(world: World, results: Results, objects: int, *, edits_: int) -> None:
     """One object whose planning always fails, among all the others."""
-    with world.operator("poisoned", poisoned=True) as operator:
+    with world.operator("poisoned", module="tests.perf.scale.poisoned_operator") as operator:
         await _caught_up(operator, objects)
         await world.create(MODEL_DEPLOYMENTS, [model(0, POISON)])
         await edits(world, results, operator, objects, edits=edits_, name="poison_edit")

@@ -58,15 +58,18 @@ class StubAgents:
         assignment = self._assignment_by_workload.get(self._workload_by_address.get(address, ""))
         if assignment is None:
             return web.Response(status=503)
+        return web.json_response(self.report(address, assignment).to_wire())
+
+    def report(self, address: str, assignment: Assignment) -> AgentReport:
+        """What the agent at this address says."""
         pin = self._pin_by_address.get(address, assignment.pin)
-        report = AgentReport(
+        return AgentReport(
             phase=AgentPhase.READY if pin else AgentPhase.FETCHED,
             revision=assignment.revision,
             digest=_DIGEST,
             pin=pin,
             golden=GoldenReport(outcome=GoldenOutcome.ABSENT) if pin else None,
         )
-        return web.json_response(report.to_wire())
 
     async def _pin(self, request: web.Request) -> web.Response:
         await self.speaking.wait()

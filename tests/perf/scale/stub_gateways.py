@@ -29,7 +29,7 @@ class StubGateways:
 
     def __init__(self, client: KubeClient, *, token_file: Path) -> None:
         self._token_file = token_file
-        self._traffic: Reflector[ObjectTraffic | None] = Reflector(
+        self.traffic: Reflector[ObjectTraffic | None] = Reflector(
             client, MODEL_DEPLOYMENTS, project=_traffic, on_change=self._changed
         )
         self._reports: dict[str, bytes] = {}
@@ -37,7 +37,7 @@ class StubGateways:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        await self._traffic.run()
+        await self.traffic.run()
 
     @property
     def routes(self) -> list[web.RouteDef]:
@@ -46,14 +46,18 @@ class StubGateways:
 
     async def _report(self, request: web.Request) -> web.Response:
         self._require_token(request)
-        await self._traffic.synced.wait()
+        await self.traffic.synced.wait()
         assert request.transport is not None
-        gateway = request.transport.get_extra_info("sockname")[0]
+        body = self.body(request.transport.get_extra_info("sockname")[0])
+        return web.Response(body=body, content_type="application/json")
+
+    def body(self, gateway: str) -> bytes:
+        """A gateway's report."""
         if gateway not in self._reports:
-            objects = {"/".join(key): traffic for key, traffic in self._traffic.items() if traffic is not None}
+            objects = {"/".join(key): traffic for key, traffic in self.traffic.items() if traffic is not None}
             report = GatewayReport(gateway=gateway, epoch="stub", version="stub", objects=objects)
             self._reports[gateway] = report.model_dump_json(by_alias=True).encode()
-        return web.Response(body=self._reports[gateway], content_type="application/json")
+        return self._reports[gateway]
 
     async def _wakes(self, request: web.Request) -> web.StreamResponse:
         """Nothing is ever held: only signs of life, until the reader goes."""

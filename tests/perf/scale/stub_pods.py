@@ -23,9 +23,16 @@ async def main(kubeconfig: Path, token_file: Path) -> None:
     """Answer until SIGTERM. `token_file` holds what the operator shows to gateways."""
     assert pod.AGENT_PORT == gateway_pod.REPORT_PORT, "one server is enough"
     client = await KubeClient.connect(kubeconfig)
-    agents, gateways = StubAgents(client), StubGateways(client, token_file=token_file)
+    try:
+        await serve(StubAgents(client), StubGateways(client, token_file=token_file))
+    finally:
+        await client.close()
+
+
+async def serve(agents: StubAgents, gateways: StubGateways, *more: web.RouteDef) -> None:
+    """Answer for them, and on further routes, until SIGTERM."""
     application = web.Application()
-    application.add_routes([*agents.routes, *gateways.routes, web.get("/healthz", _healthz)])
+    application.add_routes([*agents.routes, *gateways.routes, *more, web.get("/healthz", _healthz)])
     # With cancellation a stream ends with its reader, and not when it next has something to say.
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()
@@ -40,7 +47,6 @@ async def main(kubeconfig: Path, token_file: Path) -> None:
             await work
     finally:
         await runner.cleanup()
-        await client.close()
 
 
 async def _healthz(_: web.Request) -> web.Response:

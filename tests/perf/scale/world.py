@@ -110,17 +110,18 @@ class World:
         self._extras = extras
         self._kubeconfig = api.kubeconfig_of(OPERATOR, groups=_OPERATOR_GROUPS)
 
-    def operator(
-        self, name: str = "operator", *, through: int | None = None, poisoned: bool = False
-    ) -> OperatorProcess:
-        """An operator with the chart's rights; `through` is the port of a relay to the API server."""
+    def operator(self, name: str = "operator", *, through: int | None = None, module: str = "") -> OperatorProcess:
+        """An operator with the chart's rights; `through` is the port of a relay to the API server.
+
+        `module` runs it in its own way.
+        """
         kubeconfig = self._kubeconfig
         if through is not None:
             kubeconfig = self.api.state / f"through-{through}.kubeconfig"
             kubeconfig.write_text(self._kubeconfig.read_text().replace(self.api.server, f"https://127.0.0.1:{through}"))
         settings: dict[str, Any] = {"name": name, "logLevel": "info"}
-        if poisoned:
-            settings["command"] = (sys.executable, "-m", "tests.perf.scale.poisoned_operator")
+        if module:
+            settings["command"] = (sys.executable, "-m", module)
         return OperatorProcess(kubeconfig, self.api.state, **settings)
 
     def operator_requests(self, requests: Iterable[audit.Request]) -> list[audit.Request]:
@@ -196,8 +197,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(*, profiling: bool) -> AsyncIterator[World]:
-    """Everything started, the chart applied (but for the operator's own pods), fake nodes and gateways Ready."""
+async def world(*, profiling: bool, pods: str = "tests.perf.scale.stub_pods") -> AsyncIterator[World]:
+    """Everything started, the chart applied (but for the operator's own pods), fake nodes and gateways Ready.
+
+    `pods` is the module that answers for the pods.
+    """
     programs = binaries.ensure("kwok", "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler")
     policy = audit.policy(OPERATOR, _EDITOR)
     with ApiServer(
@@ -215,7 +219,7 @@ async def world(*, profiling: bool) -> AsyncIterator[World]:
             token = api.state / "gateway-token"
             extras.start(
                 "pods",
-                [sys.executable, "-m", "tests.perf.scale.stub_pods", str(api.kubeconfig), str(token)],
+                [sys.executable, "-m", pods, str(api.kubeconfig), str(token)],
                 environment=_HERE,
             )
             waiting.until(

@@ -18,7 +18,7 @@ from conch.core.scaling.chase import Surge, chase, chase_concurrency, for_queues
 from conch.core.scaling.figures import figure
 from conch.core.scaling.history import BIN_SECONDS
 from conch.core.scaling.instances import next_instances
-from conch.core.scaling.kept_needs import kept_needs
+from conch.core.scaling.kept_needs import KeptNeeds, kept_needs
 from conch.core.scaling.level import PRIOR, SUDDEN_BINS, LevelPolicy, recurring_need, sudden_needs
 from conch.core.scaling.observe import observed
 from conch.core.scaling.settings import ScalingSettings
@@ -110,9 +110,10 @@ def _wanted(
     if settings.idle_seconds is not None:
         if current == 0 and not signals.arrived and not signals.held:
             # Also when it was not looked at for long: what nobody asks for needs no server.
-            return state, _Wanted(0, ScalingReason.IDLE, "nobody asks")
+            return _asleep(state, policy, capacity), _Wanted(0, ScalingReason.IDLE, "nobody asks")
         if now - state.busy_at >= settings.idle_seconds:
-            return state, _Wanted(0, ScalingReason.IDLE, f"nobody has asked for {settings.idle_seconds:g} s")
+            message = f"nobody has asked for {settings.idle_seconds:g} s"
+            return _asleep(state, policy, capacity), _Wanted(0, ScalingReason.IDLE, message)
     if capacity is None:
         message = "no request was executed yet, so nothing is known of what a server can do"
         return state, _Wanted(max(current, 1), ScalingReason.LEARNING, message)
@@ -140,6 +141,14 @@ def _wanted(
         )
         return state, _Wanted(count, ScalingReason.STABILISING, message)
     return state, _Wanted(count, ScalingReason.LOAD, f"{_words(demand, capacity)}: {policy.words}")
+
+
+def _asleep(state: ScalingState, policy: LevelPolicy, capacity: Capacity | None) -> ScalingState:
+    """What was needed before nobody asked is kept no longer: who wakes it is another load."""
+    needs = None
+    if capacity is not None:
+        needs = KeptNeeds(policy=policy, capacity=capacity, bins=state.history.bins, needs=np.zeros(0, dtype=np.int64))
+    return replace(state, needs=needs, surges=(), strained=None)
 
 
 def _sudden(
