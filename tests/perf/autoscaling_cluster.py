@@ -199,6 +199,8 @@ class _Bench:
     def _remove(self, models: list[ScaledModel]) -> None:
         for model in models:
             self._namespace.cluster.kubectl("delete", "mdep", model.name, "-n", NAMESPACE)
+        # They would wait to be drained; nobody asks them any more.
+        self._namespace.cluster.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=1")
         for model in models:
             self._namespace.wait_no_pods(model.name)
 

@@ -308,7 +308,7 @@ def test_figures_that_differ_are_told_once_a_minute() -> None:
     written: list[object] = []
     world.on_status = written.append
     for second in range(130):
-        world.decide(2, ScalingReason.LOAD, **{**FIGURES, "demand": 100.0 + 60 * (second % 2)})
+        world.decide(2, ScalingReason.LOAD, **{**FIGURES, "demand": 100.0 + 150 * (second % 2)})
         world.live(1)
     assert 1 <= len(written) <= 3
 

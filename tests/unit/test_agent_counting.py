@@ -80,6 +80,7 @@ async def test_what_triton_counts_of_a_model_is_told() -> None:
         ModelCounts(
             name="mlp",
             max_batch=8,
+            joins_requests=False,
             instances=2,
             decoupled=False,
             requests=40,

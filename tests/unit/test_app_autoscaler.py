@@ -26,6 +26,7 @@ from conch.core.scaling.settings import ScalingSettings
 from conch.core.scaling.state import ScalingState
 from conch.core.scaling.tuning import Tuning
 from conch.core.scaling.tuning import tune as real_tune
+from conch.core.scaling.tuning import wants_tuning as real_wants_tuning
 from conch.kube.reflector import ObjectKey
 from tests.support.async_waiting import until
 from tests.support.virtual_time import run_virtually, virtual_now
@@ -478,3 +479,24 @@ async def test_tuning_is_done_in_a_thread_of_its_own_while_objects_are_looked_at
         go_on.set()
     assert threads
     assert threading.get_ident() not in threads
+
+
+def test_one_whose_tuning_cannot_even_be_asked_for_does_not_end_the_leadership(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        keys = [("team", "bad"), ("team", "good")]
+        scene = Virtual(*keys)
+        scene.put(keys[0], {**TEN_EACH, "maxReplicas": 4})
+        began = _tuned_within(monkeypatch, takes_seconds=0.1)
+
+        def wants(now: float, settings: ScalingSettings, state: ScalingState) -> bool:
+            if settings.maximum == 4:
+                raise ZeroDivisionError
+            return real_wants_tuning(now, settings, state)
+
+        monkeypatch.setattr(module, "wants_tuning", wants)
+        async with _leading(scene):
+            await asyncio.sleep(100)
+        assert began, "the other one is tuned"
+        assert scene.looks[-1][0] > 97
+
+    run_virtually(main)

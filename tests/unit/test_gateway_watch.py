@@ -102,8 +102,9 @@ def test_an_object_is_routed_once_it_has_a_port() -> None:
         ({}, False),
         ({"replicas": 0}, False),
         ({"autoscaling": None}, False),
-        ({"autoscaling": {"maxReplicas": 3}}, False),
-        ({"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}, False),
+        # It may just have been edited, with nothing running yet.
+        ({"autoscaling": {"maxReplicas": 3}}, True),
+        ({"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}, True),
         ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3}}, True),
         ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3, "paused": True}}, True),
         ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3}, "suspend": True}, False),

@@ -15,7 +15,7 @@ from conch.core.scaling.service_curve import ServiceCurve
 from conch.core.scaling.settings import Metric, ScalingSettings
 from conch.core.scaling.signals import BatchTimes, Signals
 from conch.core.scaling.state import ScalingState
-from conch.core.scaling.tuning import Tuning
+from conch.core.scaling.tuning import Tuning, tune
 
 LATENCY = ScalingSettings(minimum=1, maximum=20, metric=Metric.LATENCY, value=50.0, behavior=None)
 TEN_PER_SECOND = replace(LATENCY, metric=Metric.REQUESTS_PER_SECOND, value=10.0)
@@ -142,7 +142,8 @@ def test_a_minimum_above_none_never_sleeps() -> None:
 
 def test_a_rollouts_floor_holds_also_while_nobody_asks() -> None:
     looks = Looks(TO_ZERO, replicas=1)
-    assert what(looks.see(100, floor=1)) == (1, ScalingReason.ROLLOUT)
+    assert looks.see(100, floor=1).desired == 1
+    assert looks.see(29).desired == 1, "the idle time begins when it has proven itself"
     assert what(looks.see()) == (0, ScalingReason.IDLE)
 
 
@@ -236,3 +237,12 @@ def test_who_wakes_a_model_gets_no_servers_that_were_needed_before_it_slept() ->
     assert what(looks.see(31)) == (0, ScalingReason.IDLE)
     assert looks.see(arrived=1, held=1, ready=0).desired == 1
     assert {looks.see(arrived=number % 2).desired for number in range(20)} == {1}
+
+
+def test_by_a_guess_nothing_is_taken_away() -> None:
+    """Of another objective it is not known yet how few servers keep it."""
+    looks = Looks(LATENCY, replicas=3)
+    looks.see(100, arrived=4, batches=did(4))
+    looks.state = replace(looks.state.with_tuning(tune(looks.now, LATENCY, looks.state)), desired=3)
+    looks.settings = replace(LATENCY, value=60.0)
+    assert what(looks.see(arrived=4, batches=did(4))) == (3, ScalingReason.LEARNING)

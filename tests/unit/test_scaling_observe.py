@@ -199,3 +199,17 @@ def test_streams_that_are_late_or_never_end_prove_nothing() -> None:
     assert streams(*[20] * 6, late=1) == 0
     assert streams(*[20] * 6, answered=0) == 0
     assert streams(*[20] * 6, metric=Metric.QUEUE_TIME) == 0
+
+
+def test_another_revision_is_learnt_anew_and_until_then_the_one_before_counts() -> None:
+    def did(workload: str, seconds: float) -> Signals:
+        told = BatchTimes(name="m", max_batch=1, instances=1, requests=90, sizes=((1, 90, 90 * seconds),))
+        return Signals(arrived=90, ready=1, batches=(told,), workload=workload)
+
+    first = after(2.0, did("w1", 0.02))
+    switched = after(2.0, did("w1", 0.02), 2.0, Signals(arrived=90, ready=1, workload="w2"))
+    second = after(2.0, did("w1", 0.02), 2.0, did("w2", 0.06))
+    for seen, seconds in ((first, 0.02), (switched, 0.02), (second, 0.06)):
+        curve = known_curve(seen)
+        assert curve is not None
+        assert curve.least_seconds == pytest.approx(seconds)

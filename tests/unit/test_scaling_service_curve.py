@@ -1,5 +1,7 @@
 """The time of a batch, learnt from what was executed."""
 
+from dataclasses import replace
+
 import pytest
 
 from conch.core.scaling.service_curve import SeenBatches, ServiceCurve
@@ -72,6 +74,8 @@ def test_requests_of_several_items_are_counted_as_requests() -> None:
         max_batch=8,
         instances=1,
         requests=1000,
+        items=4000,
+        item_requests=1000,
         sizes=tuple((size, 250, 250 * (BASE + PER_ITEM * size)) for size in (2, 4, 6, 4)),
     )
     learnt = curve(told)
@@ -129,3 +133,33 @@ def test_curves_are_alike_within_a_tenth(factor: float, alike: bool) -> None:
     other = ServiceCurve(base_seconds=BASE * factor, per_item_seconds=PER_ITEM * factor, max_batch=8)
     assert known.is_like(other) is alike
     assert not known.is_like(ServiceCurve(base_seconds=BASE, per_item_seconds=PER_ITEM, max_batch=4))
+
+
+def test_a_batch_time_that_grows_faster_than_its_size_has_no_fixed_part_and_not_less() -> None:
+    for number in range(200):
+        sizes = ((1, 7, 7 * 0.001), (3, 11, 11 * (0.0031 + number * 1e-6)), (5, 13, 13 * 0.0061))
+        learnt = curve(BatchTimes(name="m", max_batch=8, instances=1, sizes=sizes))
+        assert learnt.base_seconds >= 0
+
+
+def test_what_takes_no_time_at_all_was_not_executed() -> None:
+    told = BatchTimes(name="m", max_batch=1, instances=1, sizes=((1, 10**9, 5e-324), (1, 1000, 1e-12)))
+    assert SeenBatches().with_([told]).curve() is None
+
+
+def test_however_many_sizes_and_models_are_told_only_the_most_executed_are_remembered() -> None:
+    seen = SeenBatches()
+    for first in range(1, 2000, 64):
+        sizes = tuple((size, 3, 0.3) for size in range(first, first + 64))
+        told = BatchTimes(name="m", max_batch=4096, instances=1, sizes=((1, 1000, 5.0), *sizes))
+        seen = seen.with_([told])
+    assert len(seen.models["m"].sizes) == 64
+    assert 1 in seen.models["m"].sizes
+    many = [replace(told, name=f"m{number}") for number in range(50)]
+    assert len(SeenBatches().with_(many).models) == 16
+
+
+def test_without_a_batcher_each_request_is_a_batch_of_its_own() -> None:
+    told = replace(batches(1, 2, 4), joins_requests=False)
+    assert curve(told).max_batch == 1
+    assert curve(told).ceiling == pytest.approx(1 / (BASE + PER_ITEM), rel=0.02)

@@ -13,6 +13,7 @@ from conch.api.assignment import AgentPhase, AgentReport, BatchCounts, Inference
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, ObjectTraffic, WorkloadTraffic
 from conch.app.scaling_signals import SignalReader
 from conch.core.observed import ObservedGateway, ObservedPod
+from conch.core.scaling.service_curve import SeenBatches
 from conch.core.scaling.signals import BatchTimes, Signals
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,6 +30,7 @@ class Scene:
         self.pods: list[ObservedPod] = []
         self.through_gateways = through_gateways
         self.limit_milliseconds = limit_milliseconds
+        self.workload = "w1"
 
     def say(self, name: str, arrivals: int | None, epoch: str = "1", **traffic: Any) -> None:
         """A gateway reports now; without a number it does not know the object."""
@@ -55,6 +57,7 @@ class Scene:
             limit_milliseconds=self.limit_milliseconds,
             hold_seconds=60,
             floor=0,
+            workload=self.workload,
             at=self.at,
             now=START + timedelta(seconds=self.at),
         )
@@ -78,7 +81,6 @@ def _told(
     inference = InferenceCounts(
         epoch=epoch,
         requests=requests,
-        executions=requests,
         failures=failures,
         queue_seconds=0,
         pending=pending,
@@ -462,3 +464,44 @@ def test_what_is_remembered_does_not_grow_with_what_is_gone() -> None:
         scene.look()
     reader = scene.reader
     assert [len(each) for each in (reader.arrivals, reader.answers, reader.models, reader.starting)] == [1, 1, 1, 1]
+
+
+def test_how_many_items_a_request_brings_is_told_of_what_was_seen_to_grow_alone() -> None:
+    """The whole life of a pod before it was first asked, against the requests of ten seconds, is no ratio."""
+    scene = Scene()
+    scene.pods = [_pod(ready=True, report=_told(_model(requests=900_000, b1=(900_000, 900.0))))]
+    first = scene.look().batches[0]
+    assert (first.item_requests, first.items) == (0, 0)
+    scene.pods = [_pod(ready=True, report=_told(_model(requests=900_009, b1=(900_009, 900.009))))]
+    second = scene.look().batches[0]
+    assert (second.item_requests, second.items) == (9, 9)
+    learnt = SeenBatches().with_([first]).with_([second]).curve()
+    assert learnt is not None
+    assert learnt.least_seconds == pytest.approx(0.001, rel=0.01)
+
+
+def test_items_of_failed_executions_are_no_requests_items() -> None:
+    scene = Scene()
+    scene.pods = [_pod(ready=True, report=_told(_model(requests=100, b1=(100, 0.1))))]
+    scene.look()
+    scene.pods = [_pod(ready=True, report=_told(_model(requests=101, b1=(300, 0.3)), failures=199))]
+    failing = scene.look().batches[0]
+    assert (failing.requests, failing.item_requests, failing.items) == (1, 0, 0)
+
+
+def test_the_curve_is_of_the_revision_that_most_requests_go_to_and_what_was_executed_of_all() -> None:
+    scene = Scene()
+    quick, slow = _model(requests=0), _model(requests=0)
+    scene.pods = [
+        _pod(ready=True, report=_told(quick)),
+        replace(_pod("p2", ready=True, report=_told(slow)), workload="w2"),
+    ]
+    scene.look()
+    quick, slow = _model(requests=6, b1=(6, 0.06)), _model(requests=4, b1=(4, 0.4))
+    scene.pods = [
+        _pod(ready=True, report=_told(quick)),
+        replace(_pod("p2", ready=True, report=_told(slow)), workload="w2"),
+    ]
+    seen = scene.look()
+    assert (seen.workload, seen.executed) == ("w1", 10)
+    assert _batches(*seen.batches) == {"m": (6, ((1, 6, 0.06),))}

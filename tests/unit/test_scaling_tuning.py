@@ -13,7 +13,7 @@ from conch.core.scaling.settings import Metric, ScalingSettings
 from conch.core.scaling.signals import BatchTimes
 from conch.core.scaling.slots import Slots
 from conch.core.scaling.state import ScalingState
-from conch.core.scaling.tuning import capacity_now, limit_seconds, prior_policy, tune, wants_tuning
+from conch.core.scaling.tuning import capacity_now, is_guess, limit_seconds, prior_policy, tune, wants_tuning
 
 LATENCY = ScalingSettings(minimum=1, maximum=10, metric=Metric.LATENCY, value=50.0, behavior=None)
 TEN_PER_SECOND = replace(LATENCY, metric=Metric.REQUESTS_PER_SECOND, value=10.0)
@@ -144,3 +144,22 @@ def test_a_queue_time_is_a_mean_and_one_in_twenty_waits_three_times_as_long() ->
 @pytest.mark.parametrize(("request_seconds", "window_seconds"), [(0.01, 15), (2.0, 15), (4.0, 30), (30.0, 225)])
 def test_a_slow_models_load_is_seen_over_a_longer_time(request_seconds: float, window_seconds: float) -> None:
     assert prior_policy(LATENCY, state(batches=seen(request_seconds))).window_seconds == pytest.approx(window_seconds)
+
+
+@pytest.mark.parametrize(
+    "edit", [{"maximum": 15}, {"minimum": 2}, {"paused": True}, {"percentile": 99.0}], ids=lambda edit: next(iter(edit))
+)
+def test_an_edit_that_needs_no_other_surface_changes_nothing_that_was_learnt(edit: dict[str, Any]) -> None:
+    tuned = state(tuning=tune(0.0, LATENCY, state()))
+    edited = replace(LATENCY, **edit)
+    before, after = capacity_now(LATENCY, tuned), capacity_now(edited, tuned)
+    assert before is not None and after is not None  # noqa: PT018
+    assert after.surface is before.surface
+    assert after.most_servers == edited.maximum
+    if "percentile" not in edit:
+        assert after.carries(5) == before.carries(5)
+    assert wants_tuning(1.0, edited, tuned)
+    assert tune(1.0, edited, tuned).surface is before.surface, "not simulated once more"
+    guess = capacity_now(replace(LATENCY, value=60.0), tuned)
+    assert guess is not None
+    assert is_guess(LATENCY, tuned, guess)

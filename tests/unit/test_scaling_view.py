@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from conch.api.autoscaling import ScalingReason
+from conch.api.autoscaling import AutoscalingStatus, ScalingReason
 from conch.core.scaling.capacity import linear
 from conch.core.scaling.decide import Decision
 from conch.core.scaling.level import PRIOR
@@ -65,3 +65,15 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_without_servers_the_capacity_told_is_that_of_the_first() -> None:
     assert view(replace(DECISION, desired=0)).capacity_per_replica == 98.8
+
+
+def test_figures_that_somebody_made_up_are_told_within_what_status_may_say() -> None:
+    told = BatchTimes(name="m", max_batch=2**40, instances=2**40, requests=9, sizes=((1, 9, 1e300),))
+    state = replace(STATE, batches=SeenBatches().with_([told]))
+    wild = replace(DECISION, state=state, demand=float("inf"), capacity=linear(1e300, 5))
+    seen = view(wild)
+    assert (seen.demand, seen.capacity_per_replica) == (None, 1e12)
+    assert seen.curve is not None
+    assert AutoscalingStatus(
+        reason=seen.reason, curve=seen.curve, capacity_per_replica=seen.capacity_per_replica, observed_at="now"
+    )

@@ -33,6 +33,7 @@ class _Model:
     name: str
     version: int | None
     max_batch: int
+    joins_requests: bool
     instances: int
     decoupled: bool
 
@@ -147,6 +148,7 @@ class Counting:
             ModelCounts(
                 name=model.name,
                 max_batch=model.max_batch,
+                joins_requests=model.joins_requests,
                 instances=model.instances,
                 decoupled=model.decoupled,
                 requests=counted.successes,
@@ -174,6 +176,7 @@ def _described(config: Any, name: str, version: int | None) -> _Model:
         name=name,
         version=version,
         max_batch=max(1, config.max_batch_size),
+        joins_requests=config.HasField("dynamic_batching") or config.HasField("sequence_batching"),
         instances=instances_at_once(config),
         decoupled=bool(config.model_transaction_policy.decoupled),
     )

@@ -134,6 +134,8 @@ class ModelCounts(ApiModel, extra="ignore"):
     name: ShortText
     max_batch: Annotated[int, Field(ge=1, le=2**31 - 1)]
     """1 where it takes no batches."""
+    joins_requests: bool = True
+    """Whether Triton executes several requests together; without a batcher each is a batch of its own."""
     instances: Annotated[int, Field(ge=1, le=2**31 - 1)]
     """How many batches it computes at the same time, over all its instance groups and their GPUs."""
     decoupled: bool

@@ -16,7 +16,9 @@ DEFAULT_IDLE_SECONDS: Final = 300
 DECISIONS_KEPT: Final = 5
 
 Replicas = Annotated[int, Field(ge=0, le=1000)]
-Figure = Annotated[float, Field(ge=0, le=1e12)]
+FIGURE_MOST: Final = 1e12
+COUNT_MOST: Final = 2**31 - 1
+Figure = Annotated[float, Field(ge=0, le=FIGURE_MOST)]
 
 
 class Objective(ApiModel):
@@ -187,8 +189,8 @@ class LearntCurve(ApiModel):
 
     base_milliseconds: Figure
     per_item_milliseconds: Figure
-    max_batch: Annotated[int, Field(ge=1, le=2**31 - 1)]
-    instances: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1
+    max_batch: Annotated[int, Field(ge=1, le=COUNT_MOST)]
+    instances: Annotated[int, Field(ge=1, le=COUNT_MOST)] = 1
     model: Annotated[ShortText, Field(description="The member of an ensemble that limits it.")] = ""
 
 

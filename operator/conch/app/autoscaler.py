@@ -21,8 +21,8 @@ from conch.app.agent_reports import AgentReports
 from conch.app.cluster_view import ClusterView
 from conch.app.gateway_reports import GatewayReports
 from conch.app.scaling_signals import SignalReader
-from conch.core.autoscaling import autoscaling_of, count_before, instances_before, scaling_floor
-from conch.core.scaling.decide import Decision, decide
+from conch.core.autoscaling import autoscaling_of, count_before, instances_before, scaling_floor, serving_workload
+from conch.core.scaling.decide import decide
 from conch.core.scaling.settings import Metric, ScalingSettings, scaling_settings
 from conch.core.scaling.state import ScalingState
 from conch.core.scaling.tuning import tune, wants_tuning
@@ -50,7 +50,6 @@ class _Known:
     settings: ScalingSettings
     state: ScalingState
     reader: SignalReader = field(default_factory=SignalReader)
-    decision: Decision | None = None
     view: ScalingView | None = None
     carried: float = float("inf")
     """Requests per second and gateway that what is ready carries; more than that is worth a look at once."""
@@ -133,17 +132,15 @@ class Autoscaler:
             if known is None or known.uid != owner.uid:
                 state = ScalingState.initial(count_before(owner, asked), self._clock(), instances_before(owner))
                 known = self._known[key] = _Known(uid=owner.uid, settings=settings, state=state)
-            known.settings = settings
-            self._decide(key, known, owner)
+            self._decide(key, known, settings, owner)
         except Exception:  # logged, and looked at again in two seconds
             metrics.SCALING_FAULTS.inc()
             _log.exception("not scaled", namespace=key[0], name=key[1])
 
-    def _decide(self, key: ObjectKey, known: _Known, owner: ModelDeployment) -> None:
+    def _decide(self, key: ObjectKey, known: _Known, settings: ScalingSettings, owner: ModelDeployment) -> None:
         assert not isinstance(owner.spec, InvalidSpec)  # noqa: S101 - nothing is asked for by one
         at = self._clock()
         pods = [replace(pod, report=self._reports.answer(pod.uid).report) for pod in self._view.pods(key)]
-        settings = known.settings
         gateways = self._gateways.seen(key)
         signals = known.reader.read(
             gateways,
@@ -153,12 +150,14 @@ class Autoscaler:
             limit_milliseconds=settings.value if settings.metric is Metric.LATENCY else None,
             hold_seconds=owner.spec.gateway.effective_hold.seconds,
             floor=scaling_floor(owner),
+            workload=serving_workload(owner),
             at=at,
             now=self._now(),
         )
         decision = decide(at, settings, known.state, signals)
-        before, known.decision, known.state = known.view, decision, decision.state
-        known.view = view_of(decision, settings)
+        view = view_of(decision, settings)
+        # Together: what was decided and is not told would never be decided again.
+        before, known.view, known.state, known.settings = known.view, view, decision.state, settings
         capacity = decision.capacity
         known.carried = (
             capacity.carries(signals.ready) / max(1, len(gateways))
@@ -197,9 +196,18 @@ class Autoscaler:
         due = [
             (known.state.tuning.at if known.state.tuning else float("-inf"), key)
             for key, known in self._known.items()
-            if now >= known.no_tuning_before and wants_tuning(now, known.settings, known.state)
+            if now >= known.no_tuning_before and self._wants_tuning(key, known, now)
         ]
         return min(due)[1] if due else None
+
+    def _wants_tuning(self, key: ObjectKey, known: _Known, now: float) -> bool:
+        try:
+            return wants_tuning(now, known.settings, known.state)
+        except Exception:  # logged; a fault of one never reaches another
+            known.no_tuning_before = now + _AFTER_FAULT_SECONDS
+            metrics.SCALING_FAULTS.inc()
+            _log.exception("not tuned", namespace=key[0], name=key[1])
+            return False
 
     def _forget_gone(self) -> None:
         for key in self._known.keys() - set(self._view.known()):

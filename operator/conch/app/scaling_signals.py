@@ -52,7 +52,8 @@ class SignalReader:
     """Latency histograms, by source and workload."""
     inference: dict[str, InferenceCounts] = field(default_factory=dict)
     """The last word of each pod, by its uid."""
-    models: dict[tuple[_Source, str], ModelCounts] = field(default_factory=dict)
+    models: dict[tuple[_Source, str], tuple[ModelCounts, int]] = field(default_factory=dict)
+    """The last word on each model, and how many requests had failed by then."""
     starting: dict[str, datetime] = field(default_factory=dict)
     """Pods that were seen when they did not serve yet, and when they were made."""
 
@@ -66,13 +67,14 @@ class SignalReader:
         limit_milliseconds: float | None,
         hold_seconds: float,
         floor: int,
+        workload: str,
         at: float,
         now: datetime,
     ) -> Signals:
         """What has happened since the last look; the first one only begins to count.
 
         `told_at`: when each gateway, by its name, said what it says here; it and `at`, the moment of this look, are
-        seconds of one monotonic clock.
+        seconds of one monotonic clock. `workload` is the one that most requests go to: of its pods the curve is learnt.
         """
         elapsed = None if self.looked_at is None else max(0.0, at - self.looked_at)
         self.looked_at = at
@@ -84,7 +86,8 @@ class SignalReader:
             "starting": len(alive) - len(ready) - len(blocked),
             "blocked": len(blocked),
             "starts": self._starts(alive, now),
-            "batches": self._batches(alive),
+            **self._batches(alive, workload),
+            "workload": workload,
             "instances": _instances(ready),
             "hold_seconds": hold_seconds,
             "floor": floor,
@@ -200,23 +203,31 @@ class SignalReader:
         for key in [key for key in self.answers if key[0] not in alive]:
             del self.answers[key]
 
-    def _batches(self, pods: list[ObservedPod]) -> tuple[BatchTimes, ...]:
-        """What the models executed, all pods together."""
-        summed: dict[str, BatchTimes] = {}
-        known: dict[tuple[_Source, str], ModelCounts] = {}
+    def _batches(self, pods: list[ObservedPod], serving: str) -> dict[str, object]:
+        """What was executed: by the models of the serving workload, and in all."""
+        summed: dict[str, dict[str, BatchTimes]] = {}
+        known: dict[tuple[_Source, str], tuple[ModelCounts, int]] = {}
         for pod in pods:
             counts = pod.report.inference if pod.report else None
-            if counts is None:
-                continue
-            for model in counts.models:
+            for model in counts.models if counts else ():
+                assert counts is not None  # noqa: S101 - there are no models without
                 key = ((pod.uid, counts.epoch), model.name)
-                known[key] = model
-                before = self.models.get(key)
+                known[key] = (model, counts.failures)
+                before, failures = self.models.get(key, (None, 0))
                 # What an agent had counted before it was first asked was executed too: the curve is known at once.
                 if before is not model:
-                    summed[model.name] = _added(summed.get(model.name), model, before)
+                    of_workload = summed.setdefault(pod.workload, {})
+                    sum_ = of_workload.get(model.name)
+                    of_workload[model.name] = _added(sum_, model, before, failed=counts.failures > failures)
         self.models = known
-        return tuple(summed.values())
+        if not serving and summed:
+            # Nothing is routed by weight yet: whoever has executed anything.
+            serving = max(summed, key=lambda each: sum(model.requests for model in summed[each].values()))
+        executed = sum(max(model.requests for model in models.values()) for models in summed.values())
+        return {
+            "batches": tuple(summed.get(serving, {}).values()),
+            "executed": executed if summed else None,
+        }
 
     def _starts(self, pods: list[ObservedPod], now: datetime) -> tuple[float, ...]:
         """How long the pods took that serve now and did not when they were seen before."""
@@ -234,9 +245,10 @@ class SignalReader:
         return tuple(seconds for seconds in took if seconds <= _START_SECONDS_MOST)
 
 
-def _added(sum_: BatchTimes | None, model: ModelCounts, before: ModelCounts | None) -> BatchTimes:
+def _added(sum_: BatchTimes | None, model: ModelCounts, before: ModelCounts | None, *, failed: bool) -> BatchTimes:
     known = {batch.size: batch for batch in before.batches} if before else {}
     sizes = {size: (executions, seconds) for size, executions, seconds in (sum_.sizes if sum_ else ())}
+    new_items = 0
     for batch in model.batches:
         then = known.get(batch.size)
         executions = batch.executions - (then.executions if then else 0)
@@ -244,13 +256,20 @@ def _added(sum_: BatchTimes | None, model: ModelCounts, before: ModelCounts | No
         if executions > 0 and seconds > 0:
             summed = sizes.get(batch.size, (0, 0.0))
             sizes[batch.size] = (summed[0] + executions, summed[1] + seconds)
+            new_items += batch.size * executions
+    # Of a first report it is not known when they were: for a rate they must not count.
+    new_requests = max(0, model.requests - before.requests) if before else 0
+    # Failed executions bring items too, and Triton counts no requests for them.
+    is_clear = before is not None and not failed
     return BatchTimes(
         name=model.name,
         max_batch=model.max_batch,
         instances=model.instances,
         decoupled=model.decoupled,
-        # Of a first report it is not known when they were: for a rate they must not count.
-        requests=(sum_.requests if sum_ else 0) + (max(0, model.requests - before.requests) if before else 0),
+        joins_requests=model.joins_requests,
+        requests=(sum_.requests if sum_ else 0) + new_requests,
+        items=(sum_.items if sum_ else 0) + (new_items if is_clear else 0),
+        item_requests=(sum_.item_requests if sum_ else 0) + (new_requests if is_clear else 0),
         sizes=tuple((size, executions, seconds) for size, (executions, seconds) in sorted(sizes.items())),
     )
 

@@ -13,7 +13,10 @@ from conch.core.rollout.machine import UNDER_WAY
 from conch.core.scaling.view import ScalingView
 
 _FIGURES_EVERY: Final = timedelta(seconds=60)
+_FIGURES_IN_ANY_CASE: Final = timedelta(minutes=10)
 _FIGURES_DIFFER: Final = 0.2
+_FIGURES_DIFFER_MUCH: Final = 0.5
+"""Within these ten minutes: a few requests a minute are twice as many the next by chance alone."""
 
 
 def autoscaled(owner: ModelDeployment, observed: Observed) -> ModelDeployment:
@@ -22,6 +25,8 @@ def autoscaled(owner: ModelDeployment, observed: Observed) -> ModelDeployment:
     if asked is None or isinstance(owner.spec, InvalidSpec):
         return owner
     count = observed.scaling.desired if observed.scaling else count_before(owner, asked)
+    # The autoscaler may not have looked since an edit.
+    count = min(max(count, asked.effective_min_replicas), asked.max_replicas)
     spec = owner.spec.model_copy(update={"replicas": max(count, scaling_floor(owner))})
     if spec.runtime.instances == AUTO_INSTANCES:
         instances = _instances(owner, observed.scaling)
@@ -64,6 +69,11 @@ def scaling_floor(owner: ModelDeployment) -> int:
     return 1 if proving else 0
 
 
+def serving_workload(owner: ModelDeployment) -> str:
+    """The workload that most requests go to; empty while nothing is routed."""
+    return max(owner.status.traffic, key=lambda share: share.weight).workload if owner.status.traffic else ""
+
+
 def autoscaling_status(owner: ModelDeployment, view: ScalingView | None, now: datetime) -> AutoscalingStatus | None:
     """What status says: a change of the count at once, figures now and then, so that a calm object is not written."""
     if autoscaling_of(owner) is None:
@@ -104,25 +114,27 @@ _CALM: Final = (ScalingReason.LOAD, ScalingReason.STABILISING, ScalingReason.MIN
 def _is_news(before: AutoscalingStatus, view: ScalingView, now: datetime) -> bool:
     if before.instances != view.instances:
         return True
+    if (before.curve is None and view.curve is not None) or (before.demand is None and view.demand is not None):
+        return True
     if view.settling:
         # What every start of an operator begins with is no news.
         return False
     if before.reason is not view.reason and not (before.reason in _CALM and view.reason in _CALM):
         return True
-    if (before.curve is None and view.curve is not None) or (before.demand is None and view.demand is not None):
-        return True
-    if now - datetime.fromisoformat(before.observed_at) < _FIGURES_EVERY:
+    age = now - datetime.fromisoformat(before.observed_at)
+    if age < _FIGURES_EVERY:
         return False
+    differ = _FIGURES_DIFFER_MUCH if age < _FIGURES_IN_ANY_CASE else _FIGURES_DIFFER
     figures = (
         (before.demand, view.demand),
         (before.capacity_per_replica, view.capacity_per_replica),
         (before.late_percent, view.late_percent),
         (before.cold_start_seconds, view.cold_start_seconds),
     )
-    return before.policy != view.policy or any(_differ(old, new) for old, new in figures)
+    return before.policy != view.policy or any(_differ(old, new, by=differ) for old, new in figures)
 
 
-def _differ(old: float | None, new: float | None) -> bool:
+def _differ(old: float | None, new: float | None, *, by: float) -> bool:
     if old is None or new is None:
         return old is not new
-    return abs(old - new) > _FIGURES_DIFFER * max(abs(old), abs(new))
+    return abs(old - new) > by * max(abs(old), abs(new))

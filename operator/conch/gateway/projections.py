@@ -76,7 +76,7 @@ def project_object(live: Mapping[str, Any]) -> ObservedObject | None:
 
 def _wakes(spec: Mapping[str, Any]) -> bool:
     """Whether it is scaled to zero by the operator, which a held request ends; a suspended object stays as it is."""
-    return (spec.get("autoscaling") or {}).get("minReplicas") == 0 and not spec.get("suspend")
+    return bool(spec.get("autoscaling")) and not spec.get("suspend")
 
 
 def _gateway(spec: Mapping[str, Any] | None) -> Gateway | None:

@@ -24,7 +24,7 @@ from conch.core.scaling.observe import observed
 from conch.core.scaling.settings import ScalingSettings
 from conch.core.scaling.signals import Signals
 from conch.core.scaling.state import ScalingState
-from conch.core.scaling.tuning import capacity_now, limit_seconds, prior_policy
+from conch.core.scaling.tuning import capacity_now, is_guess, limit_seconds, prior_policy
 
 LEARNING_SECONDS: Final = 60.0
 """After the autoscaler began to look, nothing is taken away for so long."""
@@ -132,6 +132,9 @@ def _wanted(
             return state, _Wanted(current, ScalingReason.NO_DATA, message)
         if now - state.began < LEARNING_SECONDS:
             message = f"seen for {now - state.began:.0f} s only: nothing is taken away yet"
+            return state, _Wanted(current, ScalingReason.LEARNING, message)
+        if is_guess(settings, state, capacity):
+            message = "what a server carries is being calculated: nothing is taken away yet"
             return state, _Wanted(current, ScalingReason.LEARNING, message)
         count = min(current, max(count, _still_needed(load, capacity, signals)))
     now_needed = capacity.need(policy.factor * (demand or 0.0))

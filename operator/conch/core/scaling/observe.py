@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from conch.core.scaling.chase import REMEMBERED_SECONDS
+from conch.core.scaling.service_curve import SeenBatches
 from conch.core.scaling.settings import ScalingSettings
 from conch.core.scaling.signals import Signals
 from conch.core.scaling.slots import slots_seen
@@ -32,6 +33,7 @@ def observed(now: float, settings: ScalingSettings, state: ScalingState, signals
     if now < state.at:
         state = state.set_back(now)
     elapsed = now - state.at
+    state = _of_workload(state, signals.workload)
     late_fade = math.exp(-elapsed / _LATE_SECONDS)
     state = replace(
         _with_executed(now, state, signals, elapsed),
@@ -59,9 +61,19 @@ def observed(now: float, settings: ScalingSettings, state: ScalingState, signals
     concurrency = signals.in_flight + signals.held
     return replace(
         state,
-        busy_at=now if signals.arrived or concurrency else state.busy_at,
+        # Nor is it idle while it has yet to prove itself: the time that it takes to start is nobody's.
+        busy_at=now if signals.arrived or concurrency or signals.floor else state.busy_at,
         history=state.history.with_(elapsed, load, concurrency),
     )
+
+
+def _of_workload(state: ScalingState, workload: str) -> ScalingState:
+    """Where most requests go to another revision now, it is learnt anew what its servers can do."""
+    if not workload or workload == state.workload:
+        return state
+    if not state.workload:
+        return replace(state, workload=workload)
+    return replace(state, workload=workload, curve_before=known_curve(state), batches=SeenBatches())
 
 
 def _with_executed(now: float, state: ScalingState, signals: Signals, elapsed: float) -> ScalingState:
@@ -72,7 +84,14 @@ def _with_executed(now: float, state: ScalingState, signals: Signals, elapsed: f
     answered_seconds = state.answered_seconds * fade + elapsed
     answered_lately = state.answered_lately * fade + signals.answered
     state = replace(state, answered_lately=answered_lately, answered_seconds=answered_seconds)
-    if not signals.batches:
+    told = signals.executed
+    if told is None and signals.batches:
+        told = max(
+            # Where servers count only executions: their items.
+            model.requests or sum(size * executions for size, executions, _ in model.sizes)
+            for model in signals.batches
+        )
+    if told is None:
         return replace(state, came=came, executed=executed, executed_seconds=seconds)
     if not _is_told(now, state):
         return replace(
@@ -84,11 +103,7 @@ def _with_executed(now: float, state: ScalingState, signals: Signals, elapsed: f
             executed_share=1.0,
             executed_told_at=now,
         )
-    executed += max(
-        # Where servers count only executions: their items.
-        model.requests or sum(size * executions for size, executions, _ in model.sizes)
-        for model in signals.batches
-    )
+    executed += told
     return replace(
         state,
         came=came,
@@ -119,16 +134,18 @@ def _worth(
     if executed is not None and state.executed_share < _EXECUTED_SHARE:
         came = min(came, min(came * state.executed_share, executed * elapsed) + there)
     curve = known_curve(state) if needs_curve(settings, state) else None
-    if curve is None:
+    least_seconds = curve.least_seconds if curve else state.quickest_seconds
+    if least_seconds is None or not needs_curve(settings, state):
         return came, False
     before = state.history.concurrency[-_LITTLE_LOOKS + 1 :]
     before = before[~np.isnan(before)]
     seen = there + float(before.sum())
     at_once = (seen + _LITTLE_DEVIATIONS * (math.sqrt(seen) + 1)) / (1 + len(before))
     confirmed = math.inf if executed is None else _CONFIRMED * executed
-    possible = at_once / curve.least_seconds
+    possible = at_once / least_seconds
     possible = possible if executed is None else max(possible, confirmed)
-    most = min(signals.ready * curve.ceiling, possible) * elapsed + there
+    ceiling = curve.ceiling if curve else 1 / least_seconds
+    most = min(signals.ready * ceiling, possible) * elapsed + there
     if came <= most:
         return came, False
     return min(most, confirmed * elapsed + there), True

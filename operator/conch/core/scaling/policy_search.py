@@ -16,7 +16,7 @@ from conch.core.scaling.level import PRIOR, LevelPolicy, Replay, Replayed, kept,
 
 _WINDOWS_SECONDS: Final = (15.0, 60.0, 300.0)
 _FACTORS: Final = (0.85, 0.92, 1.0, 1.2, 1.5, 2.0, 3.0)
-_HOLDS_SECONDS: Final = (180.0, 300.0, 600.0, 1800.0)
+_HOLDS_SECONDS: Final = (300.0, 600.0, 1800.0)
 _FLOORS: Final = 10
 _FLOOR_SECONDS: Final = 6.0
 _SWEEPS: Final = 3

@@ -10,6 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
+from conch.api.assignment import BATCH_SIZES_MOST, MODELS_MOST
 from conch.core.scaling.signals import BatchTimes
 
 _FIXED_SHARE: Final = 0.3
@@ -18,6 +19,8 @@ _EXECUTIONS_LEAST: Final = 3
 """A size that was seen less often says nothing yet: a first execution compiles, allocates, warms up."""
 _EXTRAPOLATION: Final = 2
 """Larger batches than so many times the largest that was seen are not counted on."""
+_EXECUTION_SECONDS_LEAST: Final = 1e-7
+"""No execution takes less; who says so, says nothing."""
 _REQUESTS_KEPT: Final = 0.99
 """Of what was known of requests' sizes, with each look that tells more."""
 _SILENT_LOOKS_MOST: Final = 60
@@ -84,6 +87,7 @@ class _Executed:
     max_batch: int
     instances: int
     decoupled: bool
+    joins_requests: bool
     sizes: Mapping[int, tuple[float, float]]
     """Executions and their seconds, by batch size in items."""
     requests: float = 0.0
@@ -126,17 +130,20 @@ class SeenBatches:
                 (before.requests * _REQUESTS_KEPT, before.items * _REQUESTS_KEPT) if before else (0.0, 0.0)
             )
             for size, executions, seconds in new.sizes:
-                if size < 1 or executions < 1 or seconds <= 0:
+                if size < 1 or executions < 1 or seconds < executions * _EXECUTION_SECONDS_LEAST:
                     continue
                 known_executions, known_seconds = sizes.get(size, (0.0, 0.0))
                 sizes[size] = (known_executions + executions, known_seconds + seconds)
+            if new.name not in models and len(models) >= MODELS_MOST:
+                continue
             models[new.name] = _Executed(
                 max_batch=new.max_batch,
                 instances=new.instances,
                 decoupled=new.decoupled,
-                sizes=MappingProxyType(sizes),
-                requests=requests + new.requests,
-                items=items + sum(size * executions for size, executions, _ in new.sizes),
+                joins_requests=new.joins_requests,
+                sizes=MappingProxyType(_most_executed(sizes)),
+                requests=requests + new.item_requests,
+                items=items + new.items,
             )
         return SeenBatches(models=MappingProxyType(models))
 
@@ -170,6 +177,14 @@ class SeenBatches:
         return replace(slowest, others_seconds=others, model=name if len(self.models) > 1 else "")
 
 
+def _most_executed(sizes: dict[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
+    """What is worth remembering, however many sizes somebody tells of."""
+    if len(sizes) <= BATCH_SIZES_MOST:
+        return sizes
+    most = sorted(sizes, key=lambda size: sizes[size][0], reverse=True)[:BATCH_SIZES_MOST]
+    return {size: sizes[size] for size in most}
+
+
 def _faded(sizes: Mapping[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
     total = sum(executions for executions, _ in sizes.values())
     factor = min(1.0, _KEPT_EXECUTIONS / total) if total else 1.0
@@ -193,12 +208,13 @@ def _fit(model: _Executed) -> ServiceCurve | None:
     )
     per_item = (together / weight + assumed * _PRIOR_SPREAD) / (spread + _PRIOR_SPREAD)
     per_item = min(max(per_item, 0.0), mean_seconds / mean_size)
-    base = mean_seconds - per_item * mean_size
+    # Rounded, the difference can be less than nothing.
+    base = max(0.0, mean_seconds - per_item * mean_size)
     most = min(model.max_batch, max(seen) * _EXTRAPOLATION)
     return ServiceCurve(
         base_seconds=base,
         per_item_seconds=per_item * model.items_per_request,
-        max_batch=max(1, int(most / model.items_per_request)),
+        max_batch=max(1, int(most / model.items_per_request)) if model.joins_requests else 1,
         instances=model.instances,
     )
 

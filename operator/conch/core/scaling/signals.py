@@ -12,8 +12,13 @@ class BatchTimes:
     instances: int
     decoupled: bool = False
     """A request may have many answers or none: how long it takes says nothing of what else fits beside it."""
+    joins_requests: bool = True
+    """Whether several requests are executed together."""
     requests: int = 0
     """Requests that it has answered well. One may bring several items of a batch by itself."""
+    items: int = 0
+    """Items of `item_requests`: those requests of which it is known, for failed executions are in `sizes` too."""
+    item_requests: int = 0
     sizes: tuple[tuple[int, int, float], ...] = ()
     """Batch size in items, executions, seconds of all of them together."""
 
@@ -59,6 +64,11 @@ class Signals:
     starts: tuple[float, ...] = ()
     """How long pods took from their creation until they served, seconds; those that came to serve since."""
     batches: tuple[BatchTimes, ...] = ()
+    """Of the workload that most requests go to: another revision may be quicker or slower."""
+    workload: str = ""
+    """Which one that is."""
+    executed: int | None = None
+    """Requests that all servers answered well, whatever their revision; None: by `batches`, if they tell anything."""
     instances: SeenInstances | None = None
     """None while no server says how many it has."""
     floor: int = 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from conch.core.scaling.behavior import Change, Timed
 from conch.core.scaling.history import History
 from conch.core.scaling.instances import Instances
-from conch.core.scaling.service_curve import SeenBatches
+from conch.core.scaling.service_curve import SeenBatches, ServiceCurve
 from conch.core.scaling.slots import Slots
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class ScalingState:
     history: History
     recent: tuple[Arrivals, ...] = ()
     """Of the last seconds, exactly."""
+    workload: str = ""
+    """Whose batches they are."""
+    curve_before: ServiceCurve | None = None
+    """What the revision before did, until this one has executed enough."""
     batches: SeenBatches = field(default_factory=SeenBatches)
     starts: tuple[float, ...] = ()
     """How long the last pods took to serve, seconds."""

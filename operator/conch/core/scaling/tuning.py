@@ -78,7 +78,13 @@ def tune(now: float, settings: ScalingSettings, state: ScalingState) -> Tuning:
         curve = known_curve(state)
         if curve is None:
             raise ValueError("nothing was executed yet")
-        if before is not None and before.surface is not None and not _is_stale(before, settings, curve):
+        if (
+            before is not None
+            and before.curve is not None
+            and before.surface is not None
+            and curve.is_like(before.curve)
+            and _is_of(before.surface, settings)
+        ):
             curve, surface = before.curve, before.surface
         else:
             surface = late_surface(curve, limit_seconds(settings), of_wait=settings.metric is Metric.QUEUE_TIME)
@@ -114,17 +120,27 @@ def tune(now: float, settings: ScalingSettings, state: ScalingState) -> Tuning:
 
 
 def capacity_now(settings: ScalingSettings, state: ScalingState) -> Capacity | None:
-    """What counts of servers carry, by what is known now; None while nothing is."""
+    """What counts of servers carry, by what is known now; None while nothing is.
+
+    An edit of the settings changes nothing that was learnt: only another limit needs another surface.
+    """
     if not needs_curve(settings, state):
         return _capacity(settings, state, None)
-    curve = known_curve(state)
-    tuning = state.tuning
-    if tuning is None or tuning.surface is None or tuning.curve is None or tuning.settings != settings or not curve:
-        return first_guess(curve, settings.maximum) if curve else None
+    curve, tuning = known_curve(state), state.tuning
+    if curve is None:
+        return None
+    if tuning is None or tuning.surface is None or tuning.curve is None or not _is_of(tuning.surface, settings):
+        return first_guess(curve, settings.maximum)
+    capacity = tuning.capacity if tuning.settings == settings else _capacity(settings, state, tuning.surface)
     if curve.is_like(tuning.curve):
-        return tuning.capacity
+        return capacity
     # Until it is calculated anew, servers are used as much as before: only by a guess they would come and go.
-    return tuning.capacity.times(curve.ceiling / tuning.curve.ceiling)
+    return capacity.times(curve.ceiling / tuning.curve.ceiling)
+
+
+def is_guess(settings: ScalingSettings, state: ScalingState, capacity: Capacity) -> bool:
+    """Whether what servers carry is to be calculated anew: a guess is enough to add some by, not to take any away."""
+    return state.tuning is not None and capacity.surface is None and needs_curve(settings, state)
 
 
 def prior_policy(settings: ScalingSettings, state: ScalingState) -> LevelPolicy:
@@ -139,6 +155,8 @@ def known_curve(state: ScalingState) -> ServiceCurve | None:
         return learnt
     if state.instances.trial is not None:
         return state.instances.trial.curve_before
+    if state.curve_before is not None:
+        return state.curve_before
     if state.quickest_seconds is None or state.latencies_seen < _LATENCIES_LEAST:
         return None
     return ServiceCurve(base_seconds=0.0, per_item_seconds=state.quickest_seconds, max_batch=1)
@@ -181,6 +199,12 @@ def _capacity(settings: ScalingSettings, state: ScalingState, surface: LateSurfa
         case Metric.LATENCY | Metric.QUEUE_TIME:
             slots = max(state.slots.proven, float(state.batches.slots)) * _STREAM_SHARE
             return linear(slots, settings.maximum, by_concurrency=True)
+
+
+def _is_of(surface: LateSurface, settings: ScalingSettings) -> bool:
+    """Whether it was calculated for this limit."""
+    is_of_wait = settings.metric is Metric.QUEUE_TIME
+    return surface.limit_seconds == limit_seconds(settings) and surface.of_wait == is_of_wait
 
 
 def _is_stale(tuning: Tuning, settings: ScalingSettings, curve: ServiceCurve | None) -> bool:

@@ -1,8 +1,9 @@
 """What the planner is told of the autoscaler's last decision."""
 
 from dataclasses import dataclass
+from math import isfinite
 
-from conch.api.autoscaling import InstancesStatus, LearntCurve, ScalingReason
+from conch.api.autoscaling import COUNT_MOST, FIGURE_MOST, InstancesStatus, LearntCurve, ScalingReason
 from conch.api.types import bounded
 from conch.core.scaling.decide import LEARNING_SECONDS, Decision
 from conch.core.scaling.settings import ScalingSettings
@@ -47,8 +48,8 @@ def view_of(decision: Decision, settings: ScalingSettings) -> ScalingView:
         curve=LearntCurve(
             base_milliseconds=_digits(1000 * curve.base_seconds),
             per_item_milliseconds=_digits(1000 * curve.per_item_seconds),
-            max_batch=curve.max_batch,
-            instances=curve.instances,
+            max_batch=min(curve.max_batch, COUNT_MOST),
+            instances=min(curve.instances, COUNT_MOST),
             model=curve.model,
         )
         if curve
@@ -67,8 +68,9 @@ def view_of(decision: Decision, settings: ScalingSettings) -> ScalingView:
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else _digits(value)
+    return None if value is None or not isfinite(value) else _digits(value)
 
 
 def _digits(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+    """Within what status may say: a figure that somebody made up must not keep a count from being told."""
+    return float(f"{min(max(value, 0.0), FIGURE_MOST):.{_DIGITS}g}")
