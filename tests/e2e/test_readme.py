@@ -81,5 +81,6 @@ def test_the_demo(cluster: Cluster) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     wanted = ("a drawn 4", "HTTP: 4", "gRPC: 4", "2 of 2 replicas serve", "AnalysisFailed", "demo-rollout.png")
-    for words in (*wanted, "What to try next"):
+    scaled = ("Surge", "Idle", "One request woke it", "demo-autoscaling.png")
+    for words in (*wanted, *scaled, "What to try next"):
         assert words in done.stdout
