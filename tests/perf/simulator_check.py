@@ -3,7 +3,8 @@
 A model of Triton's Python backend sleeps a + b n for a batch of n, so its speed is known and several servers fit on a
 small machine. Each load goes, in an open loop, to one or two Tritons over gRPC; the client balances as a gateway does.
 A latency counts from when its request was due. The simulated servers do not get the true curve but the one that Conch
-learns from the load, as in a cluster: Triton's statistics, the agent's counting, the operator's signals and fit.
+has learnt by the end of the load, as in a cluster: Triton's statistics, the agent's counting, the operator's signals
+and fit.
 Objectives are where the simulator says that 20, 10, 5 and 1 % are late. Goal: at most 2 points apart.
 
 The simulator knows servers, not the way to them. What requests that are alone take longer than their batch is measured
@@ -131,8 +132,8 @@ def alone() -> Trace:
 class LeastRequests:
     """To the server with the fewest requests in flight, among equals by chance: as a gateway and the fleet do it.
 
-    Of the same seed chance is the same as the fleet's: for each request it draws one of its gateways, and where among
-    the servers it begins to look. Otherwise chance alone could put a thousand requests 3 points apart.
+    It draws as the fleet draws, for each request one of its gateways and where among the servers it begins to look: of
+    one seed, and with the same requests in flight, both choose the same.
     """
 
     def __init__(self, servers: int, *, seed: int) -> None:
@@ -197,12 +198,8 @@ class Learner:
         self._reader = SignalReader()
         self._seen = SeenBatches()
 
-    def begin(self) -> None:
-        """Forget what was learnt; what was counted by now is not learnt again."""
-        self._seen = SeenBatches()
-
     def curve(self) -> ServiceCurve:
-        """Of what was executed since the beginning."""
+        """Of everything that was executed by the last look."""
         curve = self._seen.curve()
         if curve is None:
             raise RuntimeError(f"no curve was learnt of {self._seen.executions:.0f} executions; send more requests")
@@ -411,8 +408,6 @@ async def measured(seed: int) -> AsyncIterator[Row]:
 
 
 async def _row(load: Load, senders: Sequence[Sender], learner: Learner, *, seed: int) -> Row:
-    await learner.look()
-    learner.begin()
     looking = asyncio.create_task(learner.looking())
     before = await send(alone(), senders, seed=seed)
     sent = await send(load.trace, senders, seed=seed)

@@ -96,7 +96,7 @@ def test_what_does_more_is_kept() -> None:
     known, learnt = step(under_trial(), better, replace(FREE, running=2), now=1061.0)
     assert (known.count, known.trial) == (2, None)
     assert learnt is better
-    assert known.message == "2 instances do 145 requests per second and server, 1 do 99.9: kept"
+    assert known.message == "2 instances do 145 requests per second and server, 1 do 100: kept"
 
 
 @pytest.mark.parametrize(

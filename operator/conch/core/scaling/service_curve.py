@@ -199,14 +199,14 @@ def _fit(model: _Executed) -> ServiceCurve | None:
     weight = sum(executions for executions, _ in seen.values())
     mean_size = sum(size * executions for size, (executions, _) in seen.items()) / weight
     mean_seconds = sum(seconds for _, seconds in seen.values()) / weight
-    spread = sum(executions * (size - mean_size) ** 2 for size, (executions, _) in seen.items()) / weight
+    spread = sum(executions * (size - mean_size) ** 2 for size, (executions, _) in seen.items())
     # An assumption takes part as if it were a little of the data: of sizes next to each other the slope is noise.
     assumed = (1 - _FIXED_SHARE) * mean_seconds / mean_size
     together = sum(
         executions * (size - mean_size) * (seconds / executions - mean_seconds)
         for size, (executions, seconds) in seen.items()
     )
-    per_item = (together / weight + assumed * _PRIOR_SPREAD) / (spread + _PRIOR_SPREAD)
+    per_item = (together + assumed * _PRIOR_SPREAD) / (spread + _PRIOR_SPREAD)
     per_item = min(max(per_item, 0.0), mean_seconds / mean_size)
     # Rounded, the difference can be less than nothing.
     base = max(0.0, mean_seconds - per_item * mean_size)
@@ -219,5 +219,5 @@ def _fit(model: _Executed) -> ServiceCurve | None:
     )
 
 
-_PRIOR_SPREAD: Final = 0.05
-"""Variance of batch sizes below which the assumption of the slope outweighs what was seen."""
+_PRIOR_SPREAD: Final = 5.0
+"""Sum of the squared deviations of batch sizes below which the assumption of the slope outweighs what was seen."""
