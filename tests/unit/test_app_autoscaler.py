@@ -316,7 +316,7 @@ def test_a_revision_that_has_yet_to_prove_itself_keeps_a_server_whatever_the_loa
     scene = Scene()
     scene.put(KEY, {**TEN_EACH, "minReplicas": 0, "scaleToZero": {"idleSeconds": 10}}, replicas=1, serves=False)
     scene.load(0, 120)
-    assert (scene.desired(), scene.reason()) == (1, ScalingReason.ROLLOUT)
+    assert scene.desired() == 1
 
 
 def test_a_fault_of_one_object_stops_no_other() -> None:
