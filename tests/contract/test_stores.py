@@ -27,6 +27,7 @@ from tests.stores import registry, tls
 from tests.stores.azure import ACCOUNT, Azure
 from tests.stores.gcs import Gcs
 from tests.stores.https_server import (
+    ByClient,
     Changing,
     HttpsServer,
     NoRanges,
@@ -289,6 +290,8 @@ def test_the_web_server_has_the_faults_that_a_test_wants(tmp_path: Path) -> None
         answers = [client.get("/m") for _ in range(3)]
         assert [answer.content for answer in answers] == [b"one", b"two", b"two"]
         assert len({answer.headers["ETag"] for answer in answers}) == 2
+        store.fail("m", ByClient(contents=(b"one", b"two")))
+        assert [client.get("/m").content for _ in range(2)] == [b"one", b"one"], "one client"
         store.fail("m", NoRanges())
         whole = client.get("/m", headers={"Range": "bytes=0-9"})
         assert (whole.status_code, whole.content) == (200, content)

@@ -67,6 +67,13 @@ class Changing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ByClient:
+    """Each client (by its address) finds the next of these contents, always the same; all further ones the last."""
+
+    contents: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoRanges:
     """Always sends the whole file, and no ETag."""
 
@@ -86,7 +93,7 @@ class Status:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Fault = Stall | Reset | Truncate | Redirect | WrongLength | Changing | NoRanges | Slow | Status
+Fault = Stall | Reset | Truncate | Redirect | WrongLength | Changing | ByClient | NoRanges | Slow | Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +111,7 @@ class _Failing:
     fault: Fault
     left: int | None
     contents: list[bytes] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)
 
 
 class HttpsServer(Store):
@@ -183,6 +191,10 @@ class HttpsServer(Store):
         content = self.files.get(path)
         if failing and failing.contents:
             content = failing.contents.pop(0) if len(failing.contents) > 1 else failing.contents[0]
+        if failing and isinstance(fault, ByClient):
+            if request.remote not in failing.clients:
+                failing.clients.append(str(request.remote))
+            content = fault.contents[min(failing.clients.index(str(request.remote)), len(fault.contents) - 1)]
         match fault:
             case Redirect():
                 return web.Response(status=fault.status, headers={"Location": fault.to})
