@@ -24,15 +24,13 @@ def test_no_more_is_carried_than_by_the_maximum(servers: int, carries: float) ->
     assert TEN_EACH.carries(servers) == carries
 
 
-def test_what_one_server_carries_is_told_by_the_maximum() -> None:
-    capacity = Capacity(rates=np.array([0.0, 5.0, 12.0, 21.0]), ceiling=10.0)
-    assert capacity.per_server == 7
-    assert capacity.most_servers == 3
+def test_the_maximum_is_the_last_count_that_has_a_rate() -> None:
+    assert Capacity(rates=np.array([0.0, 5.0, 12.0, 21.0]), ceiling=10.0).most_servers == 3
 
 
 def test_servers_that_do_twice_as_much_are_needed_half_as_often() -> None:
     doubled = TEN_EACH.times(2)
-    assert (doubled.need(40), doubled.ceiling, doubled.per_server) == (2, 20, 20)
+    assert (doubled.need(40), doubled.ceiling, doubled.carries(1)) == (2, 20, 20)
     assert TEN_EACH.need(40) == 4
 
 

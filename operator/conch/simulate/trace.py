@@ -258,6 +258,6 @@ def _moment(text: str) -> datetime | None:
         return None
     try:
         # It has a zone; the rule does not look into the constant.
-        return datetime.strptime(text, _COMMON_LOG_FORMAT)  # noqa: DTZ007
+        return datetime.strptime(text, _COMMON_LOG_FORMAT)  # noqa: DTZ007 - the format has %z
     except ValueError:
         return None

@@ -1,7 +1,6 @@
 """What counts of servers carry: in requests per second, or in requests at the same time."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -32,11 +31,6 @@ class Capacity:
     def most_servers(self) -> int:
         """The maximum."""
         return len(self.rates) - 1
-
-    @cached_property
-    def per_server(self) -> float:
-        """What one server carries, at the count where each carries the most."""
-        return float(self.rates[-1] / self.most_servers)
 
     @property
     def slack_seconds(self) -> float:

@@ -1,6 +1,6 @@
 """Kubernetes' HorizontalPodAutoscaler, autoscaling/v2, with a target for a metric of the pods.
 
-The arithmetic is pkg/controller/podautoscaler/replica_calculator.go of Kubernetes 1.34 (calcPlainMetricReplicas,
+The arithmetic is pkg/controller/podautoscaler/replica_calculator.go of Kubernetes (calcPlainMetricReplicas,
 GetExternalPerPodMetricReplicas).
 """
 

@@ -16,7 +16,7 @@ _TO_THE_SECOND: Final = 1e-9
 class DefaultBehavior:
     """The `behavior` of an HPA that has none: up at once, by 4 pods or 100 % in 15 s; down after 300 s, without limit.
 
-    As pkg/controller/podautoscaler/horizontal.go of Kubernetes 1.34 does (stabilizeRecommendationWithBehaviors,
+    As pkg/controller/podautoscaler/horizontal.go of Kubernetes does (stabilizeRecommendationWithBehaviors,
     convertDesiredReplicasWithBehaviorRate).
     """
 

@@ -16,7 +16,7 @@ class Keda:
 
     From one on, the HPA that KEDA makes reads the metric at each of its own syncs (External, averageValue). Between
     zero and one KEDA looks every pollingInterval: it wakes where the metric is over the activation threshold, and
-    sleeps cooldownPeriod after it last was. (pkg/scaling/executor/scale_scaledobjects.go, KEDA 2.17.)
+    sleeps cooldownPeriod after it last was. (pkg/scaling/executor/scale_scaledobjects.go, KEDA.)
     """
 
     name = "KEDA"

@@ -28,7 +28,7 @@ class KpaSettings:
 class Kpa:
     """The KPA on concurrency: requests at the pods, and at the activator (here: held) while there is none.
 
-    As pkg/autoscaler/scaling/autoscaler.go and pkg/reconciler/autoscaling/kpa/scaler.go of Knative Serving 1.18 do.
+    As pkg/autoscaler/scaling/autoscaler.go and pkg/reconciler/autoscaling/kpa/scaler.go of Knative Serving do.
     """
 
     name = "KPA"
