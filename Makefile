@@ -2,8 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Their doctests run where torch is.
+NEED_TORCH := operator/conch/packaging/source/torch_*.py operator/conch/packaging/source/weights.py
+# Only Triton's Python backend has what this imports.
+RUN_BY_TRITON := operator/conch/packaging/text/models/tokenise_model.py
 
-.PHONY: help demo demo-keep test check unit contract integration e2e bench bench-operator bench-delivery bench-gateway bench-rollout bench-autoscaler load-gateway load-rollouts cluster cluster-down generate lock clean
+.PHONY: help demo demo-keep test test-all samples check unit contract packaging integration e2e bench bench-operator bench-delivery bench-gateway bench-rollout bench-autoscaler bench-packaging load-gateway load-rollouts cluster cluster-down generate lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,7 +18,15 @@ demo: $(VENV)/ready ## From nothing to a served model, on a real cluster
 demo-keep: $(VENV)/ready ## The same, and the model stays
 	$(RUN) -m tests.demo --keep
 
-test: check unit contract integration e2e ## Everything that CI runs
+test: check unit contract packaging integration e2e ## Everything that CI runs
+
+test-all: test samples ## The same, and every sample of manifests/samples on the local cluster
+	$(RUN) -m tests.cluster up
+	$(RUN) -m tests.cluster build-images
+	$(RUN) -m pytest tests/samples
+
+samples: $(VENV)/ready requirements/torch.txt ## Train and package manifests/samples, into .cluster/samples
+	$(RUN) -m tests.packaging.environment -m tests.packaging.samples .cluster/samples
 
 check: $(VENV)/ready ## Format, lint, types, import rules, generated files
 	$(VENV)/bin/ruff format --check .
@@ -25,20 +37,25 @@ check: $(VENV)/ready ## Format, lint, types, import rules, generated files
 	$(RUN) -m tests.generate --check
 
 unit: $(VENV)/ready ## Tests without any process of their own: unit, golden, simulation
-	$(RUN) -m pytest --doctest-modules operator tests/unit tests/golden tests/sim
+	$(RUN) -m pytest -n 2 --dist worksteal --doctest-modules operator $(addprefix --ignore-glob=,$(NEED_TORCH) $(RUN_BY_TRITON)) tests/unit tests/golden tests/sim
 
 contract: $(VENV)/ready ## Tests against the real Triton, Envoy and stores on loopback
 	$(RUN) -m tests.cluster build-programs
-	$(RUN) -m pytest tests/contract
+	$(RUN) -m pytest -n 2 --dist loadfile tests/contract
+
+packaging: $(VENV)/ready requirements/torch.txt ## Tests with torch, in an environment of its own (2.8 GB, once per machine)
+	$(RUN) -m tests.packaging.environment -m pytest --doctest-modules $(NEED_TORCH) tests/packaging
 
 integration: $(VENV)/ready ## Tests against a real API server on loopback
 	$(RUN) -m tests.cluster build-programs
-	$(RUN) -m pytest tests/integration
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not alone" tests/integration
+	$(RUN) -m pytest -m alone tests/integration
 
 e2e: $(VENV)/ready ## Tests on the whole local cluster
 	$(RUN) -m tests.cluster up
 	$(RUN) -m tests.cluster build-images
-	$(RUN) -m pytest tests/e2e tests/cluster
+	$(RUN) -m pytest -n 3 -m "not alone" tests/e2e tests/cluster
+	$(RUN) -m pytest -m alone tests/e2e tests/cluster
 
 bench: $(VENV)/ready ## Measure on the local cluster (not part of `make test`)
 	$(RUN) -m tests.cluster up
@@ -64,11 +81,16 @@ bench-rollout: $(VENV)/ready ## Measure rollouts on the local cluster, 8 min, an
 	$(RUN) -m tests.perf.rollout
 	$(RUN) -m tests.perf.analysis_power
 
-bench-autoscaler: $(VENV)/ready ## Measure the autoscaler on a thousand objects and on the local cluster, 25 min (not part of `make test`)
+bench-autoscaler: $(VENV)/ready ## Measure the autoscaler on a thousand objects, beside the real HPA and on the local cluster, 32 min (not part of `make test`)
 	$(RUN) -m tests.perf.scale.autoscaled --json .cluster/autoscaled.json
+	$(RUN) -m tests.perf.scale.real_hpa --json .cluster/real_hpa.json
 	$(RUN) -m tests.cluster up
 	$(RUN) -m tests.cluster build-images
 	$(RUN) -m tests.perf.autoscaling_cluster --json .cluster/autoscaling.json
+
+bench-packaging: $(VENV)/ready requirements/torch.txt ## Measure packaging, and Triton beside Flask, about 20 min, no cluster (not part of `make test`)
+	$(RUN) -m tests.cluster build-programs
+	$(RUN) -m tests.packaging.environment -m tests.perf.packaging
 
 load-gateway: $(VENV)/ready ## 50,000 requests while everything comes and goes, 6 min (not part of `make test`)
 	$(RUN) -m tests.cluster up
@@ -92,6 +114,7 @@ generate: $(VENV)/ready ## Write crds/, the chart's CRD and manifests/install.ya
 lock: $(VENV)/ready ## Resolve the dependencies anew
 	$(VENV)/bin/uv pip compile -q --upgrade pyproject.toml --generate-hashes --no-emit-index-url --python-version 3.11 -o requirements/runtime.txt
 	$(VENV)/bin/uv pip compile -q --upgrade pyproject.toml --extra dev --generate-hashes --no-emit-index-url --python-version 3.11 -o requirements/dev.txt
+	$(VENV)/bin/uv pip compile -q --upgrade pyproject.toml --extra dev --extra torch --extra samples --extra bench --generate-hashes --no-emit-index-url --python-version 3.11 -c requirements/dev.txt -o requirements/torch.txt
 
 clean: ## Remove what was made in this checkout
 	rm -rf $(VENV) .cluster .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,8 +8,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from conch.api import gateway_pod
+from conch.api.network_peer import NetworkPeer
 from conch.api.source_policy import SourcePolicy
-from conch.api.types import ApiModel, Quantity
+from conch.api.types import ApiModel, DnsName, Quantity
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 
@@ -36,17 +37,28 @@ class ModelPodSettings(ApiModel):
     endpoint_propagation_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     drain_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     surge_patience_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    stable_lost_patience_seconds: Annotated[int, Field(ge=1, le=86_400)] = 120
     cold_start_prior_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+
+
+class ModelCacheSettings(ApiModel):
+    """A cache of models that the pods of a namespace share; without a claim's name there is none."""
+
+    claim_name: Annotated[DnsName | Literal[""], Field(description="Of a claim in every namespace with models.")] = ""
+    limit: Quantity = "100Gi"
 
 
 ModelPort = Annotated[int, Field(ge=1024, le=32767, description="Below what kernels give to clients.")]
 
 
 class GatewaySettings(ApiModel):
-    """The ports that models get on the gateways, one each; both ends belong to the range."""
+    """What the operator knows of the gateways."""
 
     ports_first: ModelPort = gateway_pod.PORTS_FIRST
-    ports_last: ModelPort = gateway_pod.PORTS_LAST
+    ports_last: Annotated[ModelPort, Field(description="Models get a port each; both ends belong to the range.")] = (
+        gateway_pod.PORTS_LAST
+    )
+    tls: Annotated[bool, Field(description="Whether models' ports on the gateways speak TLS.")] = False
 
     @model_validator(mode="after")
     def _leaves_the_gateways_their_own(self) -> Self:
@@ -58,12 +70,23 @@ class GatewaySettings(ApiModel):
         return self
 
 
+class NetworkPolicySettings(ApiModel):
+    """The NetworkPolicies of model pods; those of operator and gateways are the chart's."""
+
+    enabled: bool = True
+    metrics_from: Annotated[
+        tuple[NetworkPeer, ...], Field(max_length=32, description="Who may read Triton's metrics.")
+    ] = ()
+
+
 class OperatorSettings(ApiModel):
     """Everything the operator process is told."""
 
     images: ImageSettings
     model_pods: ModelPodSettings = ModelPodSettings()
+    model_cache: ModelCacheSettings = ModelCacheSettings()
     source_policy: SourcePolicy = SourcePolicy()
+    network_policy: NetworkPolicySettings = NetworkPolicySettings()
     gateway: GatewaySettings = GatewaySettings()
     workers: Annotated[int, Field(ge=1, le=64, description="Objects reconciled at the same time.")] = 8
     resync_minutes: Annotated[int, Field(ge=1, le=1440)] = 30

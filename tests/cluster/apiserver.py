@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from tests.cluster import binaries, waiting
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.ports import free_port
 from tests.cluster.processes import Processes
 
 _PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
@@ -43,7 +44,7 @@ class ApiServer:
         self._folder = tempfile.TemporaryDirectory(prefix="conch-api-")
         self.state = Path(self._folder.name)
         self.logs = self.state / "logs"
-        ports = waiting.free_ports(5)
+        ports = [free_port() for _ in range(5)]
         self._plane = ControlPlane(
             binaries=self.bin,
             state=self.state,

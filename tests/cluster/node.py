@@ -26,6 +26,7 @@ from tests.cluster.constants import (
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _V1_CONTROLLERS = ("cpu", "cpuacct", "memory")
+_PODS_WEIGH_PROCESSES = 8
 
 _CONTAINERD = """\
 version = 2
@@ -162,6 +163,7 @@ class NodeParts:
         for hierarchy in [_CGROUPS] if unified else [_CGROUPS / name for name in _V1_CONTROLLERS]:
             if hierarchy.exists():
                 (hierarchy / f"{CGROUP_PREFIX}{self.node.name}").mkdir(exist_ok=True)
+        _weigh_pods(unified=unified)
 
     def _cni(self) -> object:
         first, last = self.node.pod_range
@@ -221,6 +223,8 @@ class NodeParts:
             "cgroupRoot": f"/{CGROUP_PREFIX}{self.node.name}",
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],
+            # Limits of CPU count for the scheduler alone: enforced, a start of a second takes ten of an idle machine.
+            "cpuCFSQuota": False,
             "failSwapOn": False,
             "failCgroupV1": False,
             "makeIPTablesUtilChains": False,
@@ -238,9 +242,24 @@ class NodeParts:
             "imageMaximumGCAge": "0s",
             "serializeImagePulls": False,
             "containerLogMaxSize": "50Mi",
+            # How full volumes are; by default a pod that fills one goes on for one to two minutes.
+            "volumeStatsAggPeriod": "10s",
         }
         if self.node.gpus:
             configuration["registerWithTaints"] = [
                 {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
             ]
         return configuration
+
+
+def _weigh_pods(*, unified: bool) -> None:
+    """Gives the pods of all nodes together the processor time of several processes of the machine, not of one.
+
+    Their containers lie in the one cgroup of containerd's namespace, see cleanup.py.
+    """
+    folder = (_CGROUPS if unified else _CGROUPS / "cpu") / "k8s.io"
+    file, one_process = ("cpu.weight", 100) if unified else ("cpu.shares", 1024)
+    if folder.parent.exists():
+        folder.mkdir(exist_ok=True)
+    if (folder / file).exists():
+        (folder / file).write_text(str(_PODS_WEIGH_PROCESSES * one_process))

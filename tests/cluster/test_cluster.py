@@ -14,7 +14,7 @@ import pytest
 from tests.cluster import bringup, images, processes, reset, waiting
 from tests.cluster.client import Cluster, existing
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(600)]
 
 IMAGE = "localhost/conch-probe:1"
 _FOLDER = Path(__file__).parent / "probe"

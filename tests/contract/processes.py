@@ -1,11 +1,9 @@
 """The two processes of a model pod on loopback: the real Triton with the pod's command line, and the agent."""
 
 import asyncio
-import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +16,9 @@ import aiohttp
 
 from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder
+from conch.api.pod import TRITON_CPUS_ENV
 from conch.api.triton_arguments import triton_arguments
+from tests.cluster.ports import free_port
 from tests.images.triton import assemble
 from tests.support.async_waiting import until
 
@@ -31,18 +31,6 @@ AGENT = (
 IMAGE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
 """As operator/Dockerfile sets it."""
 T = TypeVar("T")
-
-
-_candidates = itertools.count(20000 + os.getpid() % 9000)
-
-
-def free_port() -> int:
-    """A port nobody listens on now, outside of the range from which the kernel gives ports to others meanwhile."""
-    for port in _candidates:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("unreachable")
 
 
 class Process:
@@ -85,6 +73,9 @@ class Process:
 class Triton(Process):
     """tritonserver 2.51."""
 
+    backends: Path | None = None
+    """Other backends than the stand-in's own."""
+
     def __init__(self, folder: Path, repository: Path) -> None:
         super().__init__(folder / "triton.log")
         self.http, self.grpc, self.metrics = free_port(), free_port(), free_port()
@@ -101,7 +92,8 @@ class Triton(Process):
             metrics_port=self.metrics,
             address="127.0.0.1",
         )
-        command = [str(tree / "bin" / "tritonserver"), *arguments, *assemble.server_arguments(tree)]
+        own = assemble.server_arguments(tree) if self.backends is None else (f"--backend-directory={self.backends}",)
+        command = [str(tree / "bin" / "tritonserver"), *arguments, *own]
         self.spawn(command, os.environ | assemble.environment(tree))
 
 
@@ -113,25 +105,34 @@ class Agent(Process):
         self.port = free_port()
         self.volume = folder / "volume"
         self.claim = folder / "claim"
+        self.further_claims = folder / "further-claims"
+        self.cache: Path | None = None
+        """Shared with other agents."""
         self.credentials = folder / "credentials"
         self.assignment = folder / "assignment" / "assignment.json"
         self.assignment.parent.mkdir()
+        self.cpus = ""
+        """What a pod without a GPU tells of its limit; empty: nothing, as with one."""
 
     def start(self, triton: Triton) -> None:
+        cached = {"CONCH_CACHE_FOLDER": str(self.cache), "CONCH_CACHE_BYTES_MOST": str(1 << 30)} if self.cache else {}
         self.spawn(
             [sys.executable, "-c", AGENT],
             os.environ
+            | cached
             | {
                 **IMAGE_ENVIRONMENT,
                 "CONCH_ADMIN_KEY": ADMIN_KEY,
                 "CONCH_ASSIGNMENT_FILE": str(self.assignment),
                 "CONCH_MODEL_FOLDER": str(self.volume),
                 "CONCH_CLAIM_FOLDER": str(self.claim),
+                "CONCH_FURTHER_CLAIMS_FOLDER": str(self.further_claims),
                 "CONCH_CREDENTIALS_FOLDER": str(self.credentials),
                 "CONCH_AGENT_HOST": "127.0.0.1",
                 "CONCH_AGENT_PORT": str(self.port),
                 "CONCH_TRITON_ADDRESS": f"127.0.0.1:{triton.grpc}",
                 "CONCH_TRITON_METRICS_ADDRESS": f"127.0.0.1:{triton.metrics}",
+                **({TRITON_CPUS_ENV: self.cpus} if self.cpus else {}),
             },
         )
 

@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from conch.agent.decide import Wanted
 from conch.api.assignment import AgentPhase, Assignment, Pin
-from conch.api.model import DynamicBatching, InstanceGroup, ModelConfig, ModelSource, SecretReference
+from conch.api.batching import DynamicBatching
+from conch.api.model import InstanceGroup, ModelConfig, ModelSource, SecretReference
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
+from conch.gateway.envoy.restricted_apis import RESTRICTED_METHODS
 from conch.store import tree_digest
 from conch.store.transfer import PART_BYTES
 from tests.contract.conftest import FileServer, Pod
@@ -298,6 +302,25 @@ async def test_a_new_assignment_replaces_the_model_and_removes_the_old_one(pod: 
         infer_grpc(pod)
 
 
+async def test_the_gateway_keeps_away_what_triton_restricts_and_nothing_else(pod: Pod, files: FileServer) -> None:
+    files.files["/model.onnx"] = classifier()
+    pod.agent.assign(files.assignment("/model.onnx"))
+    await pod.start()
+    await pod.agent.until_phase(AgentPhase.READY)
+    service = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    restricted = set()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{pod.triton.grpc}") as channel:
+        for method in service.methods:
+            if method.client_streaming:
+                continue
+            try:
+                await channel.unary_unary(f"/{service.full_name}/{method.name}")(b"", timeout=5)
+            except grpc.aio.AioRpcError as error:
+                if "restricted" in (error.details() or ""):
+                    restricted.add(method.name)
+    assert restricted == set(RESTRICTED_METHODS)
+
+
 async def test_the_same_version_from_other_files_is_really_loaded(pod: Pod, files: FileServer) -> None:
     second = classifier(2)
     files.files |= {"/a/model.onnx": classifier(1), "/b/model.onnx": second}
@@ -323,7 +346,7 @@ async def test_status_needs_the_key_and_healthz_does_not(pod: Pod) -> None:
                 return response.status == 200 or None
 
         await until("healthz", healthy)
-    assert pod.agent.stop() < 3
+    assert pod.agent.stop() < 15
 
 
 async def test_tritons_repository_api_is_closed_without_the_key(pod: Pod, files: FileServer) -> None:

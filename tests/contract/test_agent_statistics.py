@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import tritonclient.grpc as triton_grpc
 from conch.agent.counting import Counting
 from conch.agent.decide import Wanted
 from conch.api.assignment import Assignment, GoldenOutcome, InferenceCounts, ModelCounts
-from conch.api.model import DynamicBatching, InstanceGroup, ModelConfig, ModelSource
+from conch.api.batching import DynamicBatching
+from conch.api.model import InstanceGroup, ModelConfig, ModelSource
 from conch.triton.client import TritonClient
 from conch.triton.errors import TritonRefusedError
 from conch.triton.metrics import MetricsReader
+from conch.triton.statistics import Statistics
 from conch.triton.tensors import Tensor
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, classifier, written
@@ -70,6 +73,25 @@ async def told(pod: Pod, requests: int) -> InferenceCounts:
     return report.inference
 
 
+async def counted(triton: TritonClient, executions: int, name: str = "classifier") -> Statistics:
+    """Triton's statistics with so many executions in them: it counts one a moment after it has answered."""
+
+    async def all_told() -> Statistics | None:
+        told = await triton.statistics(name, 1)
+        return told if sum(batch.executions for batch in told.batches) >= executions else None
+
+    return await until(f"{executions} executions of {name}", all_told)
+
+
+async def succeeded(triton: TritonClient, requests: int, name: str) -> None:
+    """The same of requests."""
+
+    async def all_told() -> bool:
+        return (await triton.statistics(name, 1)).successes >= requests
+
+    await until(f"{requests} requests of {name} to be counted", all_told)
+
+
 def executions(model: ModelCounts) -> dict[int, int]:
     return {batch.size: batch.executions for batch in model.batches}
 
@@ -85,7 +107,7 @@ async def test_triton_counts_a_batch_once_and_each_request_with_the_whole_batchs
         for _ in range(3):
             await asyncio.gather(*(infer(triton, 2) for _ in range(4)))
         await infer(triton, 8)
-        statistics = await triton.statistics("classifier", 1)
+        statistics = await counted(triton, 4)
     assert [(batch.size, batch.executions) for batch in statistics.batches] == [(8, 4)]
     grpc = triton_grpc.InferenceServerClient(f"127.0.0.1:{pod.triton.grpc}")
     (raw,) = grpc.get_inference_statistics("classifier", "1").model_stats
@@ -162,7 +184,7 @@ async def test_what_waits_is_told_while_it_does_and_executions_that_fail_count(
         for _ in range(4):
             with pytest.raises(TritonRefusedError, match="less than nothing"):
                 await infer(triton, 1, first=-1, output="y")
-        statistics = await triton.statistics("classifier", 1)
+        statistics = await counted(triton, 7)
         assert [(batch.size, batch.executions) for batch in statistics.batches] == [(1, 7)]
 
 
@@ -222,17 +244,16 @@ async def test_of_an_ensemble_the_members_batches_are_told(tmp_path: Path) -> No
             await until("Triton", live)
             await triton.load("whole", timeout_seconds=60)
             counting = Counting(triton, metrics)
-            for _ in range(2):
-                await infer(triton, 5, "whole")
+            for before, after in pairwise((0, 1, 2, 5)):
+                for _ in range(before, after):
+                    await infer(triton, 5, "whole")
+                await counted(triton, after, "member")
+                await succeeded(triton, after, "whole")
                 counts = await counting.read(wanted)
-            for _ in range(3):
-                await infer(triton, 5, "whole")
-            own = await triton.statistics("whole", 1)
-            counts = await counting.read(wanted)
     finally:
         server.stop(9)
     assert counts is not None
-    assert counts.requests == own.successes == 5
+    assert counts.requests == 5
     (member,) = counts.models
     assert (member.name, member.max_batch, member.instances, member.requests) == ("member", 16, 2, 5)
     assert executions(member) == {5: 4}

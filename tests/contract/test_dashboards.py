@@ -24,11 +24,12 @@ from conch.app.cluster_view import ClusterView
 from conch.app.rollout_metrics import RolloutMetrics
 from conch.app.scaling_metrics import ScalingMetrics
 from conch.core.scaling.view import ScalingView
+from conch.gateway.certificate import CertificateMetrics
 from conch.gateway.metrics import exposition
 from conch.kube.client import KubeClient
 from tests.cluster import binaries
 from tests.cluster.constants import REPOSITORY
-from tests.contract.processes import free_port
+from tests.cluster.ports import free_port
 from tests.stores.process import Process
 from tests.support.async_waiting import until
 from tests.support.http_site import Site, serving
@@ -91,6 +92,15 @@ def operator_exposition(phase: RolloutPhase = RolloutPhase.SHIFTING) -> bytes:
         return generate_latest(REGISTRY) + generate_latest(of_models)
     finally:
         metrics.LEADING.set(0)
+
+
+def certificate_exposition() -> bytes:
+    """What a gateway tells of the certificate that it serves."""
+    registry = CollectorRegistry()
+    of_certificate = CertificateMetrics(registry)
+    of_certificate.tell_usable(True)
+    of_certificate.tell_days_left(90)
+    return generate_latest(registry)
 
 
 class Prometheus:
@@ -166,7 +176,7 @@ async def prometheus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         # Two that tell of the same object, as for a moment when the leader changes: no figure may be told twice.
         paths = ["/operator-0", "/operator-1", *(f"/gateway-{number}" for number in range(GATEWAYS))]
         config = {
-            "global": {"scrape_interval": "250ms"},
+            "global": {"scrape_interval": "1s"},
             "scrape_configs": [
                 {
                     "job_name": path[1:],
@@ -194,7 +204,7 @@ async def prometheus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
                 async def scraped() -> bool:
                     query = (
                         f"count(rate(conch_gateway_requests_total{{{OF_ONE_MODEL}}}[10s]) > 0) == {GATEWAYS}"
-                        " and on () count(count_over_time(conch_leading[10s]) > 1) == 2"
+                        " and on () count(count_over_time(conch_leading[10s]) > 3) == 2"
                     )
                     return bool(await running.values(query))
 
@@ -233,7 +243,8 @@ async def test_every_query_of_the_dashboard_returns_data(prometheus: Prometheus)
 
 @one_loop
 async def test_all_that_is_asked_for_is_told_under_that_name_and_with_these_labels(prometheus: Prometheus) -> None:
-    text = b"".join((operator_exposition(), operator_exposition(RolloutPhase.DONE), exposition(gateway_report(60))))
+    operator = (operator_exposition(), operator_exposition(RolloutPhase.DONE))
+    text = b"".join((*operator, exposition(gateway_report(60)), certificate_exposition()))
     told: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text.decode()):
         # A counter whose labels are only known with its first event has a family, and no samples yet.

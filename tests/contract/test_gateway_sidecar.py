@@ -55,11 +55,12 @@ async def test_an_object_that_appears_is_served_and_its_traffic_told(tmp_path: P
         assert (workload.arrivals, workload.in_flight) == (8, 0)
         assert workload.failures == {FailureClass.SERVER: 2}
 
-        sidecar.server.seconds = 0.7
+        sidecar.server.gate.clear()
         request = asyncio.create_task(sidecar.session.post(sidecar.url("m"), data=b"12"))
         await _until(
             sidecar, "m", "a request in flight", lambda now: now.in_flight == now.workloads["m1"].in_flight == 1
         )
+        sidecar.server.gate.set()
         (await request).release()
 
         async with sidecar.get("/metrics") as response:

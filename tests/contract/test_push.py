@@ -25,12 +25,12 @@ from conch.store.credentials import Credentials
 from conch.store.digest import tree_digest
 from conch.store.fetch import Request, fetch
 from conch.store.transfer import Progress
+from tests.cluster.ports import free_port
 from tests.stores import tls
 from tests.stores.azure import Azure
 from tests.stores.gcs import Gcs
 from tests.stores.https_server import HttpsServer
 from tests.stores.hugging_face import HuggingFace
-from tests.stores.ports import free_port
 from tests.stores.registry import Registry
 from tests.stores.s3 import S3
 from tests.stores.store import Store

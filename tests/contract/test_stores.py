@@ -211,7 +211,7 @@ def test_a_registry_gives_what_was_pushed(tokens: bool, tmp_path: Path) -> None:
 
 def https_client(store: HttpsServer) -> httpx.Client:
     assert store.tls
-    return httpx.Client(base_url=store.endpoint, verify=store.tls.client_context(), trust_env=False, timeout=0.5)
+    return httpx.Client(base_url=store.endpoint, verify=store.tls.client_context(), trust_env=False, timeout=30)
 
 
 def test_the_web_server_gives_files_and_parts(tmp_path: Path) -> None:
@@ -271,8 +271,11 @@ def test_the_web_server_has_the_faults_that_a_test_wants(tmp_path: Path) -> None
                 receive(got)
             assert received is None or len(b"".join(got)) == received
 
+        patience = client.timeout
+        client.timeout = httpx.Timeout(0.5)
         broken(Stall(), httpx.ReadTimeout, 0)
         broken(Stall(after=1000), httpx.ReadTimeout, 1000)
+        client.timeout = patience
         # Python's TLS tells a reset from an end only sometimes, and bytes on their way may be lost with it.
         broken(Reset(after=1000), httpx.TransportError, None)
         broken(Truncate(after=1000), httpx.RemoteProtocolError, 1000)

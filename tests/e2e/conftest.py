@@ -1,9 +1,10 @@
 """Conch, installed with Helm on the local cluster; each test has a namespace of its own that enforces `restricted`."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,14 +12,19 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from tests.cluster import cache
 from tests.cluster.client import Cluster
+from tests.cluster.errors import ClusterError
 from tests.support.cluster_stores import ClusterStores
+from tests.support.groups import Groups
 from tests.support.inference import digits, infer
 from tests.support.installation import install
 from tests.support.model_store import ModelStore
+from tests.support.once import folder_of_run, once
 from tests.support.waiting import until
 
 SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "digits" / "digits.onnx"
+_LOCK = pytest.StashKey[ExitStack]()
 SMALL = {"resources": {"cpu": "100m", "memory": "768Mi"}, "sharedMemory": "64Mi"}
 
 
@@ -29,11 +35,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("e2e")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """One run at a time: it installs Conch anew, and takes the operator from under another's tests."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and not session.config.option.collectonly:
+        try:
+            lock = cache.locked(Cluster.current().kubeconfig.with_name("tests.lock"), what="runs tests on this cluster")
+        except ClusterError as error:
+            pytest.exit(str(error), 1)
+        session.config.stash[_LOCK] = ExitStack()
+        session.config.stash[_LOCK].enter_context(lock)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The next one may begin."""
+    if (lock := session.config.stash.get(_LOCK, None)) is not None:
+        lock.close()
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """The running cluster, with Conch installed from this checkout."""
     current = Cluster.current()
-    install(current)
+    once(folder_of_run(tmp_path_factory), "conch", lambda: install(current))
     return current
 
 
@@ -52,6 +75,12 @@ def stores(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = ClusterStores(cluster, tmp_path_factory.mktemp("stores"))
     yield running
     running.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Tests of one group one after the other, all others as there is room."""
+    return Groups(config, log)
 
 
 class Namespace:
@@ -127,11 +156,13 @@ class Namespace:
 
         def told() -> str | None:
             ready = self.condition(name, "Ready")
-            return ready["message"] if (ready.get("status"), ready.get("reason")) == ("False", reason) else None
+            if (ready.get("status"), ready.get("reason")) != ("False", reason):
+                return None
+            # By the same look: some reasons pass within seconds.
+            columns = self.cluster.kubectl("get", "mdep", name, "-n", self.name).stdout
+            return ready["message"] if reason in columns else None
 
-        message = until(told, f"{name} to say {reason}", seconds=seconds)
-        columns = self.cluster.kubectl("get", "mdep", name, "-n", self.name).stdout
-        assert reason in columns, "kubectl get shows the reason"
+        message = until(told, f"{name} to say {reason}, also in its columns", seconds=seconds)
         self._wait_event(name, reason)
         return message
 
@@ -225,16 +256,23 @@ class Namespace:
         self.cluster.kubectl("delete", "pv,storageclass", unique, "--wait=false")
 
     def ready_endpoints(self, name: str) -> set[str]:
-        """Names of the pods that requests are sent to, by what the gateways are told."""
-        traffic = self.mdep(name).get("status", {}).get("traffic", ())
-        return {
-            endpoint["targetRef"]["name"]
-            for share in traffic
-            if share["weight"]
-            for item in self.slices(f"{name}-{share['workload']}")
-            for endpoint in item.get("endpoints") or ()
-            if endpoint["conditions"].get("ready") and endpoint["targetRef"]["name"] not in share.get("draining", ())
-        }
+        """Names of the pods that requests are sent to, by what the gateways are told.
+
+        Status and EndpointSlices of one moment: a pod that came between two reads would be in neither.
+        """
+        traffic: list[dict[str, Any]] | None = None
+        found: set[str] = set()
+        while traffic != (traffic := self.mdep(name).get("status", {}).get("traffic", [])):
+            found = {
+                endpoint["targetRef"]["name"]
+                for share in traffic
+                if share["weight"]
+                for item in self.slices(f"{name}-{share['workload']}")
+                for endpoint in item.get("endpoints") or ()
+                if endpoint["conditions"].get("ready")
+                and endpoint["targetRef"]["name"] not in share.get("draining", ())
+            }
+        return found
 
     def slices(self, service: str) -> list[dict[str, Any]]:
         """The EndpointSlices of a Service."""
@@ -251,6 +289,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
     cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     yield Namespace(cluster, name)
     cluster.kubectl("delete", "mdep", "--all", "-n", name, "--wait=false")
+    # From now on no controller makes pods anew, which would take their time to drain.
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
     # The GPUs are needed by the next test, which waits for them while it starts.
     cluster.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false", check=False)
-    cluster.kubectl("delete", "namespace", name, "--wait=false")

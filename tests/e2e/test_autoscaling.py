@@ -32,6 +32,8 @@ from tests.support.installation import NAMESPACE as CONCH_NAMESPACE
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 TO_ZERO: dict[str, Any] = {"minReplicas": 0, "scaleToZero": {"idleSeconds": 10}}
 STEPPED = STEP * BASE_PER_SECOND
 NEEDED_MOST = math.ceil(2 * 1.1 * STEPPED / (0.55 * CEILING))

@@ -60,6 +60,7 @@ def _leader(cluster: Cluster) -> str:
     )
 
 
+@pytest.mark.alone
 def test_a_killed_operator_leaves_everything_running_and_another_goes_on(
     namespace: Namespace, store: ModelStore, cluster: Cluster
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_killed_operator_leaves_everything_running_and_another_goes_on(
     assert len(cluster.get("deployment", "-n", namespace.name)["items"]) == 1
 
 
+@pytest.mark.alone
 def test_a_leader_whose_pod_is_deleted_hands_over(namespace: Namespace, store: ModelStore, cluster: Cluster) -> None:
     leader = until(lambda: _leader(cluster), "a leader")
     cluster.kubectl("delete", "pod", leader, "-n", OPERATOR_NAMESPACE, "--wait=false")
@@ -83,6 +85,7 @@ def test_a_leader_whose_pod_is_deleted_hands_over(namespace: Namespace, store: M
     until(lambda: _leader(cluster) not in ("", leader), "another leader")
 
 
+@pytest.mark.group("gpus")
 def test_a_drained_node_moves_the_replicas_one_at_a_time(
     namespace: Namespace, store: ModelStore, cluster: Cluster
 ) -> None:
@@ -109,6 +112,27 @@ def test_a_drained_node_moves_the_replicas_one_at_a_time(
         cluster.kubectl("uncordon", "gpu-1", "gpu-2")
 
 
+@pytest.mark.group("gpus")
+def test_the_only_replica_leaves_a_drained_node_where_no_other_has_room(
+    namespace: Namespace, store: ModelStore, cluster: Cluster
+) -> None:
+    try:
+        cluster.kubectl("cordon", "gpu-2")
+        namespace.deploy("digits", store.uri("/digits.onnx"))
+        namespace.wait_ready("digits")
+        cluster.kubectl(
+            *("drain", "gpu-1", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"),
+            *("--pod-selector", "conch.dev/model-deployment=digits"),
+        )
+        until(lambda: not namespace.ready_endpoints("digits"), "it left")
+        cluster.kubectl("uncordon", "gpu-2")
+        namespace.wait_ready("digits")
+        assert _answers(namespace)
+    finally:
+        cluster.kubectl("uncordon", "gpu-1", "gpu-2")
+
+
+@pytest.mark.group("gpus")
 def test_replicas_spread_over_nodes(namespace: Namespace, store: ModelStore) -> None:
     namespace.deploy("digits", store.uri("/digits.onnx"), replicas=2)
     namespace.wait_ready("digits", replicas=2)

@@ -26,7 +26,7 @@ def neighbour(namespace: Namespace, store: ModelStore) -> Iterator[str]:
     yield "neighbour"
     (same,) = namespace.pods("neighbour")
     assert same["metadata"]["uid"] == pod["metadata"]["uid"]
-    assert namespace.condition("neighbour", "Ready")["status"] == "True"
+    namespace.wait_ready("neighbour", seconds=30)
 
 
 @pytest.mark.usefixtures("neighbour")
@@ -97,6 +97,7 @@ def test_a_missing_claim_is_named(namespace: Namespace) -> None:
     assert "nowhere" in namespace.wait_reason("digits", "SourceNotFound")
 
 
+@pytest.mark.group("gpus")
 def test_no_free_gpu_is_waited_for(namespace: Namespace, store: ModelStore) -> None:
     namespace.deploy("greedy", store.uri("/digits.onnx"), gpu={"count": 4}, replicas=2)
     namespace.wait_ready("greedy", replicas=2)
@@ -110,6 +111,7 @@ def test_no_free_gpu_is_waited_for(namespace: Namespace, store: ModelStore) -> N
     namespace.wait_ready("digits")
 
 
+@pytest.mark.group("gpus")
 def test_a_quota_is_named(namespace: Namespace, store: ModelStore) -> None:
     quota = {
         "apiVersion": "v1",
@@ -216,15 +218,16 @@ def test_a_pod_that_its_node_evicts_is_replaced_and_named(namespace: Namespace, 
     namespace.wait_ready("digits")
     (pod,) = namespace.pods("digits")
     name = pod["metadata"]["name"]
-    # More than the scratch volume may hold: the kubelet looks at that every ten seconds.
+    # More than the scratch volume may hold: the kubelet counts within twenty seconds, and looks at the count every ten.
     fill = "open('/tmp/full', 'wb').write(bytes(100 << 20))"
     namespace.cluster.kubectl("exec", name, "-c", "agent", "-n", namespace.name, "--", "python3", "-c", fill)
-    message = namespace.wait_reason("digits", "PodFailed")
+    message = namespace.wait_reason("digits", "PodFailed", seconds=120)
     assert name in message
     assert "Evicted" in message
     namespace.wait_ready("digits")
 
 
+@pytest.mark.group("gpus")
 @pytest.mark.timeout(400)
 def test_a_node_that_is_gone_is_named_and_its_replica_replaced(
     namespace: Namespace, store: ModelStore, cluster: Cluster

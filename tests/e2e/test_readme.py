@@ -12,6 +12,8 @@ from tests.cluster import binaries
 from tests.cluster.client import Cluster
 from tests.support.installation import NAMESPACE, VALUES, helm, install
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 ELSEWHERE = {

@@ -25,12 +25,14 @@ def model(namespace: Namespace, store: ModelStore) -> Model:
     return Model(namespace, store)
 
 
+@pytest.mark.alone
+@pytest.mark.timeout(600)
 def test_no_request_is_lost_while_versions_are_promoted_aborted_and_superseded(
     namespace: Namespace, model: Model, cluster: Cluster, tmp_path: Path
 ) -> None:
     model.begin()
     steps = [{"weight": 25, "pauseSeconds": 2}, {"weight": 50, **UNTIL_PROMOTED}]
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=400) as load:
+    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=580) as load:
         load.mark("promoted")
         model.deploy(2, versions.recorded(2), steps=steps, analysis=[*CHECKS, {"goldenSet": {}}])
         until(lambda: model.weights == [75, 25], "the first step", seconds=120)
@@ -65,6 +67,7 @@ def test_no_request_is_lost_while_versions_are_promoted_aborted_and_superseded(
     assert lost(result) == ""
 
 
+@pytest.mark.group("loads")
 def test_a_version_that_fails_requests_is_withdrawn_and_not_tried_again(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
@@ -85,11 +88,13 @@ def test_a_version_that_fails_requests_is_withdrawn_and_not_tried_again(
     assert result.failed < 0.05 * result.answered, result.summary()
 
 
+@pytest.mark.alone
+@pytest.mark.group("loads")
 def test_a_version_that_answers_otherwise_than_recorded_gets_no_request(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
     model.begin(versions.recorded(1))
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=20, duration_seconds=200) as load:
+    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=200) as load:
         model.deploy(2, versions.not_as_recorded(2), steps=[{"weight": 50}])
         model.wait_back("GoldenSetFailed")
         result = load.stop()
@@ -106,6 +111,8 @@ def test_a_version_that_does_not_load_is_given_up_at_its_deadline(namespace: Nam
     namespace.wait_answers(NAME)
 
 
+@pytest.mark.alone
+@pytest.mark.group("loads")
 @pytest.mark.parametrize(
     ("strategy", "protocols"),
     [
@@ -148,6 +155,7 @@ def _most_pods(namespace: Namespace, change: Callable[[], None], model: Model) -
     return most
 
 
+@pytest.mark.group("gpus")
 def test_where_no_gpu_is_free_an_automatic_rollout_does_without(namespace: Namespace, store: ModelStore) -> None:
     # The local cluster has eight GPUs.
     model = Model(namespace, store, gpu={"count": 4})

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import Namespace
@@ -11,9 +12,11 @@ from tests.e2e.versioned_model import NAME, Model, lost, seconds_between
 from tests.support import versions
 from tests.support.gateways import digits_load
 from tests.support.installation import NAMESPACE as CONCH_NAMESPACE
+from tests.support.installation import VALUES
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
+LOST_PATIENCE_SECONDS: int = yaml.safe_load(VALUES.read_text())["modelPods"]["stableLostPatienceSeconds"]
 STEPS = [{"weight": 25, "pauseSeconds": 2}, {"weight": 50, "pause": "UntilPromoted"}]
 
 
@@ -23,6 +26,7 @@ def model(namespace: Namespace, store: ModelStore) -> Model:
     return Model(namespace, store)
 
 
+@pytest.mark.alone
 def test_a_slow_and_a_crashing_version_go_back_by_themselves_and_touch_nothing(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
@@ -73,6 +77,7 @@ def _kill_operators(cluster: Cluster) -> None:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_operators_die_again_and_again_and_then_the_stable_revision_does(
     namespace: Namespace, model: Model, cluster: Cluster, tmp_path: Path
@@ -80,7 +85,8 @@ def test_operators_die_again_and_again_and_then_the_stable_revision_does(
     model.begin()
     with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=30, duration_seconds=580) as load:
         load.mark("killed at its start")
-        model.deploy(2, versions.MODEL, steps=STEPS)
+        # Long enough to be seen by who asks now and then.
+        model.deploy(2, versions.MODEL, steps=[{"weight": 25, "pauseSeconds": 15}, STEPS[1]])
         id_ = until(lambda: model.status.get("candidate", {}).get("workload"), "its first pods")
         _kill_operators(cluster)
         load.mark("killed at a step")
@@ -109,7 +115,7 @@ def test_operators_die_again_and_again_and_then_the_stable_revision_does(
         _kill_operators(cluster)
         counted = _counted_until_it_takes_over(model, 4)
         assert counted == {since}, "not anew by another operator"
-        assert seconds_between(since, model.status["rollout"]["finishedAt"]) >= 120
+        assert seconds_between(since, model.status["rollout"]["finishedAt"]) >= LOST_PATIENCE_SECONDS
         model.wait_served(4)
         result = load.stop()
     assert lost(result) == ""
@@ -125,6 +131,6 @@ def _counted_until_it_takes_over(model: Model, version: int) -> set[str]:
             told.add(since)
         return bool(status["stable"]["version"] == version)
 
-    # Two minutes of patience, and what the candidate lacks of its pods.
-    until(taken_over, "the candidate to take over", seconds=200)
+    # The patience, another leader after the kill, and what the candidate lacks of its pods.
+    until(taken_over, "the candidate to take over", seconds=LOST_PATIENCE_SECONDS + 80)
     return told

@@ -21,6 +21,7 @@ def expected() -> np.ndarray:
     return np.asarray(session.run(None, {"pixels": PIXELS})[0])
 
 
+@pytest.mark.group("gpus")
 def test_a_model_answers_over_http_and_grpc_as_onnxruntime_does(namespace: Namespace, store: ModelStore) -> None:
     namespace.deploy("digits", store.uri("/digits.onnx"))
     namespace.wait_ready("digits")
@@ -33,6 +34,7 @@ def test_a_model_answers_over_http_and_grpc_as_onnxruntime_does(namespace: Names
     assert status["url"] == f"http://digits.{namespace.name}.svc:8000"
 
 
+@pytest.mark.group("gpus")
 def test_scaling_up_and_down(namespace: Namespace, store: ModelStore) -> None:
     namespace.deploy("digits", store.uri("/digits.onnx"))
     namespace.wait_ready("digits")
@@ -43,18 +45,20 @@ def test_scaling_up_and_down(namespace: Namespace, store: ModelStore) -> None:
     assert namespace.mdep("digits")["status"]["replicas"] == 1
 
 
+@pytest.mark.group("gpus")
 def test_suspending_frees_the_gpu_and_keeps_the_address(namespace: Namespace, store: ModelStore) -> None:
     namespace.deploy("digits", store.uri("/digits.onnx"))
     namespace.wait_ready("digits")
     address = namespace.address("digits")
     namespace.deploy("digits", store.uri("/digits.onnx"), suspend=True)
     until(lambda: not namespace.pods("digits"), "the pods to go")
-    assert namespace.condition("digits", "Ready")["reason"] == "Suspended"
+    until(lambda: namespace.condition("digits", "Ready").get("reason") == "Suspended", "status to say why")
     namespace.deploy("digits", store.uri("/digits.onnx"), suspend=False)
     namespace.wait_ready("digits")
     assert namespace.address("digits") == address
 
 
+@pytest.mark.group("gpus")
 def test_a_new_version_takes_over_and_the_old_pods_go(namespace: Namespace, store: ModelStore) -> None:
     namespace.deploy("digits", store.uri("/digits.onnx"))
     namespace.wait_ready("digits")
@@ -67,6 +71,7 @@ def test_a_new_version_takes_over_and_the_old_pods_go(namespace: Namespace, stor
     np.testing.assert_allclose(answer, expected(), atol=1e-6)
 
 
+@pytest.mark.group("gpus")
 def test_a_new_version_that_does_not_load_takes_nothing_away(namespace: Namespace, store: ModelStore) -> None:
     namespace.deploy("digits", store.uri("/digits.onnx"))
     namespace.wait_ready("digits")
@@ -99,6 +104,7 @@ def test_a_model_from_a_claim(namespace: Namespace, path: str) -> None:
         np.testing.assert_allclose(answer, expected(), atol=1e-6)
 
 
+@pytest.mark.group("gpus")
 def test_a_repository_in_an_archive_with_overrides(namespace: Namespace, store: ModelStore) -> None:
     archive = tar_gz({"repository/digits/config.pbtxt": CONFIG.encode(), "repository/digits/4/model.onnx": MODEL})
     uri = store.put("/repository.tar.gz", archive)
@@ -108,3 +114,22 @@ def test_a_repository_in_an_archive_with_overrides(namespace: Namespace, store: 
     np.testing.assert_allclose(infer(address, "digits", PIXELS[:4], protocol="http"), expected()[:4], atol=1e-6)
     with pytest.raises(InferenceServerException, match="batch-size must be <= 4"):
         infer(address, "digits", PIXELS[:5], protocol="http")
+
+
+@pytest.mark.group("gpus")
+def test_two_models_from_two_sources_share_one_pod(namespace: Namespace, store: ModelStore) -> None:
+    further = {"name": "second", "version": 3, "source": {"uri": store.uri("/second.tar.gz")}}
+    store.put("/second.tar.gz", tar_gz({"second/3/model.onnx": MODEL}))
+    namespace.deploy("digits", store.uri("/digits.onnx"), models=[further])
+    namespace.wait_ready("digits")
+    assert len(namespace.pods("digits")) == 1
+    address = namespace.address("digits")
+    for model in ("digits", "second"):
+        np.testing.assert_allclose(infer(f"{address}:8000", model, PIXELS, protocol="http"), expected(), atol=1e-6)
+        np.testing.assert_allclose(infer(f"{address}:8001", model, PIXELS, protocol="grpc"), expected(), atol=1e-6)
+
+    # Another version of the second one is another revision; the store has no such version.
+    namespace.deploy("digits", store.uri("/digits.onnx"), models=[{**further, "version": 4}])
+    message = namespace.wait_reason("digits", "InvalidModel")
+    assert "the model 'second': the model has no version 4; it has 3; set spec.models[0].version" in message
+    np.testing.assert_allclose(infer(f"{address}:8000", "second", PIXELS, protocol="http"), expected(), atol=1e-6)

@@ -1,5 +1,6 @@
 """Every child object as it is written, whole, for a small and for a full spec."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 import yaml
 
 from conch.core.actions import Apply, EnsureAdminKey
+from conch.core.observed import ChildKind
+from conch.core.policy import ModelCache
 from tests.conftest import Golden
-from tests.sim.world import World
+from tests.sim.world import POLICY, World
 
 FILES = Path(__file__).parent / "children"
 
@@ -27,6 +30,26 @@ SPECS: dict[str, dict[str, Any]] = {
         },
         "gpu": {"count": 0},
     },
+    "several-models": {
+        "model": {
+            "version": 3,
+            "source": {"uri": "pvc://models/whole", "credentialsSecretRef": {"name": "store"}},
+        },
+        "models": [
+            {"name": "tokenizer", "version": 1, "source": {"uri": "pvc://models/tokenizer"}},
+            {
+                "name": "classifier",
+                "version": 7,
+                "source": {"uri": "pvc://weights/7", "digest": "sha256:" + "0" * 64},
+                "config": {"maxBatchSize": 8},
+            },
+            {
+                "name": "labels",
+                "version": 1,
+                "source": {"uri": "s3://models/labels", "credentialsSecretRef": {"name": "other-store"}},
+            },
+        ],
+    },
     "full": {
         "model": {
             "name": "fraud_v2",
@@ -37,7 +60,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "config": {
                 "maxBatchSize": 64,
                 "dynamicBatching": {"maxQueueDelayMicroseconds": 2000, "maxQueueSize": 512},
-                "instanceGroups": [{"count": 2, "kind": "GPU"}],
+                "instanceGroups": [{"count": 2, "kind": "GPU", "gpus": [1]}, {"kind": "CPU"}],
                 "parameters": {"threshold": "0.5"},
             },
         },
@@ -59,6 +82,22 @@ SPECS: dict[str, dict[str, Any]] = {
         "serviceAccountName": "fraud",
         "imagePullSecrets": [{"name": "registry"}],
     },
+    "placement": {
+        "model": {"version": 3, "source": {"uri": "https://models.example.com/sentiment/3.tar.gz"}},
+        "gpu": {"claims": [{"name": "gpu", "resourceClaimTemplateName": "two-h100"}], "products": ["NVIDIA-H100"]},
+        "scheduling": {
+            "topologySpread": [
+                {"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"},
+                {"topologyKey": "kubernetes.io/hostname", "maxSkew": 2, "whenUnsatisfiable": "ScheduleAnyway"},
+            ],
+            "schedulerName": "volcano",
+            "queueName": "team-a.gpus",
+        },
+    },
+    "claims-and-counted": {
+        "model": {"version": 3, "source": {"uri": "https://models.example.com/sentiment/3.tar.gz"}},
+        "gpu": {"count": 4, "claims": [{"name": "channel", "resourceClaimTemplateName": "imex"}]},
+    },
 }
 
 
@@ -75,6 +114,14 @@ def test_children(case: str, golden: Golden) -> None:
     assert len(bodies) == len(actions)
     documents = [yaml.dump(_plain(body), Dumper=_Plain, sort_keys=False, width=110) for body in bodies]
     golden(FILES / f"{case}.yaml", "---\n".join(documents))
+
+
+def test_deployment_with_a_model_cache(golden: Golden) -> None:
+    policy = replace(POLICY, model_cache=ModelCache(claim="model-cache", limit="2Ti"))
+    actions = World(spec=SPECS["minimal"], policy=policy).plan().actions
+    applied = (action.desired for action in actions if isinstance(action, Apply))
+    (body,) = (desired.body for desired in applied if desired.id.kind is ChildKind.DEPLOYMENT)
+    golden(FILES / "cached.yaml", yaml.dump(_plain(body), Dumper=_Plain, sort_keys=False, width=110))
 
 
 @pytest.mark.parametrize("case", SPECS)

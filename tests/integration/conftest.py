@@ -42,6 +42,8 @@ def install_crd(server: ApiServer) -> None:
         return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
     until(established, "the CRD to be established")
+    # Discovery lists it a moment later.
+    until(lambda: server.kubectl("get", "mdep", "-A", check=False).returncode == 0, "ModelDeployments to be served")
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "endpoints": [{"addresses": ["10.1.2.3"]}],
         "ports": [{"name": "http", "port": 10000}],
     },
+    "NetworkPolicy": {"apiVersion": "networking.k8s.io/v1", "spec": {"podSelector": {"matchLabels": {"app": "a"}}}},
     "PodDisruptionBudget": {"apiVersion": "policy/v1", "spec": {"maxUnavailable": 1}},
     "Service": {"apiVersion": "v1", "spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}},
 }

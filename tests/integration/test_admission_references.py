@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from conch.api.model import FURTHER_MODELS_MOST
 from tests.support.installed_chart import (
     MODEL_DEPLOYMENT_RULE,
     OPERATOR,
@@ -22,21 +23,35 @@ def _source(**source: Any) -> dict[str, Any]:
     return {"model": {"version": 3, "source": {"uri": "https://models.example.com/3.onnx", **source}}}
 
 
+def _further(**source: Any) -> dict[str, Any]:
+    """Of the last model that there may be."""
+    models = [{"name": f"m{number}", **_source()["model"]} for number in range(FURTHER_MODELS_MOST - 1)]
+    return {"models": [*models, {"name": "last", **_source(**source)["model"]}]}
+
+
 NAMING: Final[Mapping[str, Mapping[str, Any]]] = {
     "service account": {"serviceAccountName": "robot"},
     "pull secret": {"imagePullSecrets": [{"name": "registry"}]},
     "claim": _source(uri="pvc://models/fraud"),
     "credentials": _source(credentialsSecretRef={"name": "store"}),
+    "claim of a further model": _further(uri="pvc://weights/7"),
+    "credentials of a further model": _further(credentialsSecretRef={"name": "other-store"}),
     "priority class": {"scheduling": {"priorityClassName": "urgent"}},
     "runtime class": {"scheduling": {"runtimeClassName": "nvidia"}},
+    "device claim": {"gpu": {"claims": [{"name": "gpu", "resourceClaimTemplateName": "two-h100"}]}},
+    "queue": {"scheduling": {"queueName": "team-a"}},
 }
 RIGHTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "service account": ("use", "", "serviceaccounts", "robot"),
     "pull secret": ("get", "", "secrets", "registry"),
     "claim": ("use", "", "persistentvolumeclaims", "models"),
     "credentials": ("get", "", "secrets", "store"),
+    "claim of a further model": ("use", "", "persistentvolumeclaims", "weights"),
+    "credentials of a further model": ("get", "", "secrets", "other-store"),
     "priority class": ("use", "scheduling.k8s.io", "priorityclasses", "urgent"),
     "runtime class": ("use", "node.k8s.io", "runtimeclasses", "nvidia"),
+    "device claim": ("use", "resource.k8s.io", "resourceclaimtemplates", "two-h100"),
+    "queue": ("use", "kueue.x-k8s.io", "localqueues", "team-a"),
 }
 EVERY_REFERENCE: Final = pytest.mark.parametrize("what", NAMING)
 
@@ -148,18 +163,36 @@ def test_each_of_eight_pull_secrets_is_checked(chart: InstalledChart) -> None:
     chart.grant(user, "team", MODEL_DEPLOYMENT_RULE, {**rule, "resourceNames": [each["name"] for each in secrets[:7]]})
     _assert_refused(_create(chart, user, imagePullSecrets=secrets), "spec.imagePullSecrets[7].name", "registry-7")
     # All checks of one request are within the API server's cost limit as well.
-    scheduling = {"priorityClassName": "urgent", "runtimeClassName": "nvidia", "tolerations": [{"key": "gpu"}] * 32}
+    scheduling = {
+        **{"priorityClassName": "urgent", "runtimeClassName": "nvidia", "queueName": "team-a"},
+        "tolerations": [{"key": "gpu"}] * 32,
+    }
+    templates = [f"devices-{index}" for index in range(4)]
+    claims = [{"name": name, "resourceClaimTemplateName": name} for name in templates]
     source = _source(uri="pvc://models/fraud", credentialsSecretRef={"name": "store"})
-    everything = {"imagePullSecrets": secrets, "scheduling": scheduling, **NAMING["service account"], **source}
+    everything = {
+        **{"imagePullSecrets": secrets, "scheduling": scheduling, "gpu": {"claims": claims}},
+        **{**NAMING["service account"], **source},
+    }
     chart.grant(
         "user-of-everything",
         "team",
         MODEL_DEPLOYMENT_RULE,
         {**rule, "resourceNames": [each["name"] for each in secrets]},
-        *(_may_use(what) for what in RIGHTS if what != "pull secret"),
+        {**_may_use("device claim"), "resourceNames": templates},
+        *(_may_use(what) for what in RIGHTS if what not in ("pull secret", "device claim")),
     )
     created = _create(chart, "user-of-everything", **everything)
     assert created.returncode == 0, created.stderr
+
+
+def test_each_of_four_device_claims_is_checked(chart: InstalledChart) -> None:
+    templates = [f"devices-{index}" for index in range(4)]
+    claims = [{"name": name, "resourceClaimTemplateName": name} for name in templates]
+    user = "user-of-three-templates"
+    chart.grant(user, "team", MODEL_DEPLOYMENT_RULE, {**_may_use("device claim"), "resourceNames": templates[:3]})
+    _assert_refused(_create(chart, user, gpu={"claims": claims}), "spec.gpu.claims[3]", "devices-3")
+    assert _create(chart, user, gpu={"claims": claims[:3]}).returncode == 0
 
 
 def test_the_refusal_of_a_credentials_secret_names_field_user_and_secret(chart: InstalledChart) -> None:
@@ -174,7 +207,7 @@ def test_the_refusal_of_a_credentials_secret_names_field_user_and_secret(chart: 
 def test_no_spelling_of_a_claim_gets_past_the_policy(chart: InstalledChart, uri: str) -> None:
     answer = _create(chart, TENANT, uri=uri)
     assert answer.returncode != 0
-    assert "model.source.uri" in answer.stderr
+    assert "source.uri" in answer.stderr
 
 
 UNUSUAL: Final = pytest.mark.parametrize(
@@ -186,8 +219,9 @@ UNUSUAL: Final = pytest.mark.parametrize(
             "node-role.kubernetes.io",
         ),
         ({"gpu": {"resource": "devices.example.com/kvm"}}, "policy.gpuResources"),
+        ({"scheduling": {"schedulerName": "volcano"}}, "policy.schedulers"),
     ],
-    ids=["every taint", "control plane", "another device"],
+    ids=["every taint", "control plane", "another device", "another scheduler"],
 )
 
 
@@ -205,7 +239,7 @@ def test_who_may_create_pods_gets_it(chart: InstalledChart, spec: dict[str, Any]
 
 
 def test_a_tenant_may_tolerate_a_taint_by_its_key_and_ask_for_a_mig_profile(chart: InstalledChart) -> None:
-    scheduling = {"tolerations": [{"key": "team", "operator": "Exists"}]}
+    scheduling = {"tolerations": [{"key": "team", "operator": "Exists"}], "schedulerName": "default-scheduler"}
     created = _create(chart, TENANT, scheduling=scheduling, gpu={"resource": "nvidia.com/mig-1g.10gb"})
     assert created.returncode == 0, created.stderr
 

@@ -20,6 +20,11 @@ def _source(uri: str, **source: Any) -> dict[str, Any]:
     return {"model": {"version": 1, "source": {"uri": uri, **source}}}
 
 
+def _models(*models: dict[str, Any]) -> dict[str, Any]:
+    source = {"uri": "https://models/m.onnx"}
+    return {"models": [{"version": 1, "source": source, **model} for model in models]}
+
+
 def _rollout(**rollout: Any) -> dict[str, Any]:
     return {"rollout": rollout}
 
@@ -36,10 +41,23 @@ def _autoscaling(**autoscaling: Any) -> dict[str, Any]:
     return {"autoscaling": {"maxReplicas": 5, **autoscaling}}
 
 
+def _config(format: str = "Auto", **config: Any) -> dict[str, Any]:
+    return {"model": {**_source("s3://models/m")["model"], "format": format, "config": config}}
+
+
+X: Final = {"name": "x", "dataType": "FP32", "dims": [-1, 4]}
+
+
 def _storage(**storage: Any) -> dict[str, Any]:
     return {"model": {**_source("s3://models/m")["model"], "storage": storage}}
 
 
+def _groups(*groups: dict[str, Any]) -> dict[str, Any]:
+    return {"model": {**_source("s3://models/m")["model"], "config": {"instanceGroups": list(groups)}}}
+
+
+CLAIM: Final = {"name": "gpu", "resourceClaimTemplateName": "two-h100"}
+SPREAD: Final = {"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
 SCHEMES: Final = ("s3", "gs", "az", "https", "http", "hf", "oci", "pvc", "ftp", "S3", " https")
 RESTS: Final = (
     *("", "a", "models", "models/", "models/a", "models/a/", "models/a/b", "models/a/b/c/", "models//a", "models/a//"),
@@ -106,7 +124,41 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         (_storage(storageClassName="fast"), "size: Required value"),
         ({"model": {"version": 0, "source": {"uri": "https://m/m.onnx"}}}, "greater than or equal to 1"),
         ({"model": {"source": {"uri": "https://m/m.onnx"}}}, "version: Required value"),
+        (_models({}), "name: Required value"),
+        (
+            _models({"name": "a", "config": {"instanceGroups": [{"kind": "GPU", "gpus": [0, 1]}]}}),
+            "models[].config.instanceGroups[].gpus counts from 0",
+        ),
+        (_models({"name": "a"}, {"name": "a"}), "Duplicate value"),
+        (_models({"name": "digits"}), "spec.models: two models of a pod have the same name"),
+        (
+            {**_models({"name": "a"}), "model": {"name": "a", **_source("s3://m/a")["model"]}},
+            "models: two models of a pod",
+        ),
+        (_models({"name": "a", "source": {"uri": "ftp://models/m"}}), "use s3://BUCKET/PATH"),
+        (_models({"name": "a", "source": {"uri": "pvc://claim/../b"}}), "with a plain path"),
+        (_models({"name": "a", "storage": {"size": "1Gi"}}), "unknown field"),
+        (_models(*({"name": f"m{number}"} for number in range(8))), "at most 7 items"),
         ({"gpu": {"count": 0, "products": ["H100"]}}, "remove gpu.products or ask for a GPU"),
+        (_groups({"kind": "GPU", "gpus": [0, 1]}), "must be below gpu.count; raise gpu.count"),
+        ({**_groups({"kind": "GPU", "gpus": [2]}), "gpu": {"count": 2}}, "must be below gpu.count; raise gpu.count"),
+        ({**_groups({"kind": "GPU", "gpus": [0]}), "gpu": {"count": 0}}, "must be below gpu.count; raise gpu.count"),
+        (_groups({"gpus": [0]}), "set kind: GPU, or remove gpus"),
+        (_groups({"kind": "CPU", "gpus": [0]}), "set kind: GPU, or remove gpus"),
+        (_groups({"kind": "GPU", "gpus": []}), "should have at least 1 items"),
+        ({**_groups({"kind": "GPU", "gpus": [0, 0]}), "gpu": {"count": 2}}, "Duplicate value"),
+        (_groups({"kind": "GPU", "gpus": [16]}), "less than or equal to 15"),
+        ({"gpu": {"claims": [{"name": "gpu"}]}}, "resourceClaimTemplateName: Required value"),
+        ({"gpu": {"claims": [CLAIM, CLAIM]}}, "Duplicate value"),
+        ({"gpu": {"claims": [{**CLAIM, "name": f"gpu-{number}"} for number in range(5)]}}, "must have at most 4 items"),
+        ({"gpu": {"claims": [{**CLAIM, "resourceClaimName": "mine"}]}}, "unknown field"),
+        ({"scheduling": {"topologySpread": [{"topologyKey": "zone"}]}}, "whenUnsatisfiable: Required value"),
+        ({"scheduling": {"topologySpread": [{**SPREAD, "maxSkew": 0}]}}, "greater than or equal to 1"),
+        ({"scheduling": {"topologySpread": [SPREAD, {**SPREAD, "maxSkew": 2}]}}, "Duplicate value"),
+        ({"scheduling": {"topologySpread": [{**SPREAD, "whenUnsatisfiable": "Never"}]}}, "Unsupported value"),
+        ({"scheduling": {"queueName": "Team A"}}, "should match"),
+        ({"scheduling": {"queueName": "q" * 64}}, "may not be more than 63"),
+        ({"scheduling": {"schedulerName": "../volcano"}}, "should match"),
         ({"gateway": {"mode": "Direct", "hold": {}}}, "Direct is a plain Service: remove"),
         ({"gateway": {"mode": "Direct", "timeoutSeconds": 5}}, "Direct is a plain Service: remove"),
         ({"gateway": {"mode": "Direct", "maxInFlight": 5}}, "Direct is a plain Service: remove"),
@@ -171,6 +223,25 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         ({"runtime": {"instances": "Auto"}, **_autoscaling(target=TARGET)}, "measured against autoscaling.objective"),
         ({"runtime": {"instances": "auto"}}, "should match"),
         ({"runtime": {"instances": 0}}, "greater than or equal to 1"),
+        (_config("TorchScript"), "give config.inputs and config.outputs, each with name"),
+        (_config("TorchScript", inputs=[X]), "give config.inputs and config.outputs, each with name"),
+        (_config("SavedModel"), "Unsupported value"),
+        (_config(inputs=[]), "at least 1 item"),
+        (_config(inputs=[X, X]), "Duplicate value"),
+        (_config(outputs=[X | {"dims": [3, 0]}]), "an axis has 1 or more elements, or -1"),
+        (_config(outputs=[X | {"dims": [-2]}]), "greater than or equal to -1"),
+        (_config(outputs=[X | {"dataType": "TYPE_FP32"}]), "Unsupported value"),
+        (_config(dynamicBatching={}, sequenceBatching={}), "a model has one scheduler: remove"),
+        (
+            _config(dynamicBatching={"priorityLevels": 2, "defaultPriorityLevel": 3}),
+            "one of the levels 1 to priorityLev",
+        ),
+        (
+            _config(dynamicBatching={"priorityLevels": 2, "priorityQueues": [{"level": 3}]}),
+            "one of 1 to priorityLevels",
+        ),
+        (_config(dynamicBatching={"priorityQueues": [{"level": 1}, {"level": 1}]}), "Duplicate value"),
+        (_config(optimization={}), 'unknown field "spec.model.config.optimization"'),
         ({"runtime": {"command": ["sh"]}}, 'unknown field "spec.runtime.command"'),
     ],
 )
@@ -208,10 +279,39 @@ def test_a_name_that_is_no_service_name_is_refused(api: ApiServer, namespace: st
         _source("hf://acme/model/onnx@refs/pr/1", endpoint="https://hub.example"),
         _source("oci://registry.example:5000/team/model:1.0"),
         _source(f"oci://registry.example/team/model@sha256:{'0' * 64}", pathStyle=True),
+        _models(*({"name": f"m{number}", "source": {"uri": "pvc://claim/m"}} for number in range(7))),
         _storage(size="100Gi", storageClassName="fast"),
         _storage(size=1),
+        _config("TorchScript", inputs=[X], outputs=[X | {"name": "y", "dataType": "BYTES"}]),
+        _config("Python"),
+        _config(sequenceBatching={"maxSequenceIdleMicroseconds": 5_000_000}),
+        _config(
+            dynamicBatching={
+                "timeoutMicroseconds": 0,
+                "timeoutAction": "Delay",
+                "allowTimeoutOverride": True,
+                "preserveOrdering": False,
+                "priorityLevels": 2,
+                "defaultPriorityLevel": 2,
+                "priorityQueues": [{"level": 1, "maxQueueSize": 5, "timeoutAction": "Reject"}],
+            }
+        ),
         {"runtime": {"resources": {"cpu": 2, "memory": 8589934592}}},
         {"gpu": {"count": 1, "resource": "nvidia.com/mig-1g.10gb", "products": ["NVIDIA-H100"]}},
+        {"gpu": {"claims": [CLAIM], "products": ["NVIDIA-H100"]}},
+        {"gpu": {"count": 4, "claims": [CLAIM, {**CLAIM, "name": "channel"}]}},
+        {"gpu": {"products": ["NVIDIA-H100"]}},
+        _groups({"kind": "GPU", "gpus": [0]}, {"count": 2}),
+        {**_groups({"kind": "GPU", "gpus": [0, 3]}, {"kind": "GPU", "gpus": [1]}), "gpu": {"count": 4}},
+        # How many a claim gives, only its template knows.
+        {**_groups({"kind": "GPU", "gpus": [7]}), "gpu": {"claims": [CLAIM]}},
+        {
+            "scheduling": {
+                "topologySpread": [SPREAD, {**SPREAD, "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 3}],
+                "schedulerName": "volcano",
+                "queueName": "team-a.gpus",
+            }
+        },
         {"gateway": {"mode": "Direct"}},
         {"gateway": {"timeoutSeconds": 5, "retries": {"replay": True}, "maxInFlight": 9, "hold": {"seconds": 0}}},
         {"scheduling": {"nodeSelector": {"example.com/pool": "a"}, "tolerations": [{"operator": "Exists"}]}},

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,9 @@ def _live_through_everything(chart: InstalledChart) -> None:
     def names(kind: str) -> list[str]:
         return [item["metadata"]["name"] for item in chart.api.get(kind, "-n", "team")["items"]]
 
+    def is_gone(kind: str) -> bool:
+        return "sentiment-old" not in names(kind)
+
     def has_children(number: int) -> bool:
         return len(names("deployments")) == number and len(names("controllerrevisions")) == number
 
@@ -57,8 +61,10 @@ def _live_through_everything(chart: InstalledChart) -> None:
     until(lambda: not names("poddisruptionbudgets"), "the disruption budget to be deleted")
     _endpoints_are_left_behind(chart)
     until(lambda: "sentiment" not in names("endpoints"), "what nobody keeps to be deleted")
-    chart.must("create", "-f", "-", objects=_service_of_another_version(chart))
-    until(lambda: "sentiment-old" not in names("services"), "a Service that is no longer wanted to be deleted")
+    for kind in ("services", "networkpolicies"):
+        chart.must("create", "-f", "-", objects=_child_of_another_version(chart, kind))
+    for kind in ("services", "networkpolicies"):
+        until(partial(is_gone, kind), f"{kind} that are no longer wanted to be deleted")
 
 
 def _endpoints_are_left_behind(chart: InstalledChart) -> None:
@@ -70,15 +76,21 @@ def _endpoints_are_left_behind(chart: InstalledChart) -> None:
     chart.must("create", "-f", "-", objects=endpoints)
 
 
-def _service_of_another_version(chart: InstalledChart) -> dict[str, Any]:
-    """Like the object's Service, but under a name that this version of Conch does not give."""
-    live = chart.api.get("service", "sentiment", "-n", "team")
+_SPECS: Final[dict[str, dict[str, Any]]] = {
+    "services": {"selector": {}, "ports": [{"port": 80}]},
+    "networkpolicies": {"podSelector": {"matchLabels": {"app": "none"}}},
+}
+
+
+def _child_of_another_version(chart: InstalledChart, kind: str) -> dict[str, Any]:
+    """Like the object's, but under a name that this version of Conch does not give."""
+    live = next(each for each in chart.api.get(kind, "-n", "team")["items"] if "ownerReferences" in each["metadata"])
     kept = {key: live["metadata"][key] for key in ("namespace", "labels", "ownerReferences")}
     return {
-        "apiVersion": "v1",
-        "kind": "Service",
+        "apiVersion": live["apiVersion"],
+        "kind": live["kind"],
         "metadata": {**kept, "name": "sentiment-old"},
-        "spec": {"selector": {}, "ports": [{"port": 80}]},
+        "spec": _SPECS[kind],
     }
 
 

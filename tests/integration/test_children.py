@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("operator")
 
-KINDS = ("deployment", "configmap", "service", "controllerrevision", "poddisruptionbudget")
+KINDS = ("deployment", "configmap", "service", "controllerrevision", "poddisruptionbudget", "networkpolicy")
 MINE = "conch.dev/model-deployment=digits"
 
 EDITS: dict[str, dict[str, Any]] = {
@@ -22,6 +22,7 @@ EDITS: dict[str, dict[str, Any]] = {
     "service": {"spec": {"selector": {"conch.dev/workload": "other"}}},
     "controllerrevision": {"revision": 9},
     "poddisruptionbudget": {"spec": {"maxUnavailable": 2}},
+    "networkpolicy": {"spec": {"ingress": [{}]}},
 }
 
 
@@ -141,6 +142,11 @@ STRANGERS: dict[str, dict[str, Any]] = {
         "kind": "PodDisruptionBudget",
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "theirs"}}},
     },
+    "networkpolicy": {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "spec": {"podSelector": {"matchLabels": {"app": "theirs"}}, "policyTypes": ["Ingress"]},
+    },
     "configmap": {"apiVersion": "v1", "kind": "ConfigMap", "data": {"theirs": "yes"}},
     "controllerrevision": {"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": {"a": "b"}},
     "deployment": {
@@ -158,11 +164,15 @@ STRANGERS: dict[str, dict[str, Any]] = {
 }
 
 
+OWN_NAMES = {"service": "digits", "poddisruptionbudget": "digits", "networkpolicy": names.network_policy("digits")}
+"""Of the kinds of which an object has one, whatever its workloads."""
+
+
 @pytest.mark.parametrize("labelled", [False, True], ids=["plain", "with-our-labels"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_strangers_object_is_left_alone_and_named(api: ApiServer, namespace: str, kind: str, labelled: bool) -> None:
     body = model_deployment("digits", namespace, replicas=2)
-    name = "digits" if kind in ("service", "poddisruptionbudget") else _workload_name(api, body)
+    name = OWN_NAMES.get(kind) or _workload_name(api, body)
     labels = {"app.kubernetes.io/managed-by": "conch", "conch.dev/model-deployment": "digits"} if labelled else {}
     stranger = {**STRANGERS[kind], "metadata": {"name": name, "namespace": namespace, "labels": labels}}
     api.kubectl("apply", "-f", "-", input=json.dumps(stranger))

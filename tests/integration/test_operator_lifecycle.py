@@ -51,7 +51,7 @@ def test_an_object_is_made_and_taken_away(api: ApiServer, tmp_path: Path) -> Non
         _create(api, "digits")
         until(lambda: _has_deployments(api, 1), "the Deployment")
         api.kubectl("delete", "mdep", "digits", "-n", NAMESPACE)
-        kinds = "deployment,configmap,service,controllerrevision,poddisruptionbudget,secret,pod"
+        kinds = "deployment,configmap,service,controllerrevision,poddisruptionbudget,networkpolicy,secret,pod"
         until(
             lambda: not api.get(kinds, "-n", NAMESPACE, "-l", "conch.dev/model-deployment")["items"],
             "everything to be gone",
@@ -147,8 +147,10 @@ def test_a_namespace_goes_with_the_operator_gone(api: ApiServer, tmp_path: Path)
 def test_a_spec_that_cannot_be_read_harms_nobody_else(api: ApiServer, tmp_path: Path) -> None:
     """An object that predates a rule of the CRD: written here past the CRD by lifting the rule for a moment."""
     crd = "modeldeployments.conch.dev"
-    rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations"
-    saved = api.get("crd", crd)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/model/x-kubernetes-validations"
+    saved = api.get("crd", crd)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][
+        "model"
+    ]
     api.kubectl("patch", "crd", crd, "--type=json", "-p", json.dumps([{"op": "remove", "path": rules}]))
     poison = {"model": {"version": 1, "source": {"uri": "ftp://nobody/m.onnx"}}}
 

@@ -12,6 +12,7 @@ OBJECTS = 50
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_the_operator_keeps_within_its_budget_of_requests(tmp_path: Path) -> None:
     result = tmp_path / "counts.json"

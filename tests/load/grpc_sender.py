@@ -1,6 +1,7 @@
 """gRPC, one call a request, over a few channels."""
 
 import itertools
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -44,7 +45,12 @@ def message(stream: Stream, *, id_: str = "") -> bytes:
 
 def channels(stream: Stream) -> list[Any]:
     """The channels of a stream of the plan."""
-    return [grpc.aio.insecure_channel(stream.address, options=OPTIONS) for _ in range(stream.connections)]
+    if not stream.ca_file:
+        return [grpc.aio.insecure_channel(stream.address, options=OPTIONS) for _ in range(stream.connections)]
+    credentials = grpc.ssl_channel_credentials(Path(stream.ca_file).read_bytes())
+    named = [("grpc.ssl_target_name_override", stream.server_name)] if stream.server_name else []
+    options = [*OPTIONS, *named]
+    return [grpc.aio.secure_channel(stream.address, credentials, options) for _ in range(stream.connections)]
 
 
 def as_failure(error: Any) -> RequestFailedError:
@@ -64,6 +70,7 @@ class GrpcSender:
             ]
         )
         self._message = message(stream)
+        self._metadata = tuple(stream.headers.items())
 
     async def send(self, sending: Sending) -> None:
         """One call."""
@@ -71,7 +78,7 @@ class GrpcSender:
         sending.reused_connection = channel.get_state() is grpc.ChannelConnectivity.READY
         sending.goes()
         try:
-            answer = await call(self._message)
+            answer = await call(self._message, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise as_failure(error) from error
         if not answer.outputs:

@@ -18,7 +18,8 @@ class GrpcStreamSender:
     def __init__(self, stream: Stream) -> None:
         self._channels = channels(stream)
         messages = [message(stream, id_=str(number)) for number in range(stream.requests_per_stream)]
-        self._lanes = [_Lane(channel, messages) for channel in self._channels]
+        metadata = tuple(stream.headers.items())
+        self._lanes = [_Lane(channel, messages, metadata) for channel in self._channels]
         self._turns = itertools.cycle(self._lanes)
 
     async def send(self, sending: Sending) -> None:
@@ -34,7 +35,8 @@ class GrpcStreamSender:
 
 
 class _Lane:
-    def __init__(self, channel: Any, messages: list[bytes]) -> None:
+    def __init__(self, channel: Any, messages: list[bytes], metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
         self._open = channel.stream_stream(
             f"{SERVICE}/ModelStreamInfer", None, service_pb2.ModelStreamInferResponse.FromString
         )
@@ -45,7 +47,7 @@ class _Lane:
         if not self._streams or not self._streams[-1].takes_more:
             # Full ones stay until their last answer.
             self._streams = [stream for stream in self._streams if not stream.over]
-            self._streams.append(_OpenStream(self._open(), self._messages))
+            self._streams.append(_OpenStream(self._open(metadata=self._metadata), self._messages))
         await self._streams[-1].ask(sending)
 
     async def close(self) -> None:

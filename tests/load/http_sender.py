@@ -1,6 +1,7 @@
 """HTTP/1.1 on connections that are kept, as many as are needed at a time."""
 
 import json
+import ssl
 from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import quote
@@ -20,6 +21,7 @@ class HttpSender:
 
     def __init__(self, stream: Stream) -> None:
         self._session = _session(stream)
+        self._server_name = stream.server_name
         self._path = infer_path(stream.model)
         self._headers, self._body = infer_body(tensors(stream))
 
@@ -27,7 +29,11 @@ class HttpSender:
         """Sent once: aiohttp repeats only what is idempotent, which a POST is not."""
         sending.goes()
         async with self._session.post(
-            self._path, data=self._body, headers=self._headers, trace_request_ctx=sending
+            self._path,
+            data=self._body,
+            headers=self._headers,
+            trace_request_ctx=sending,
+            server_hostname=self._server_name,
         ) as response:
             content = await response.read()
             _must_be_ok(response, content)
@@ -44,6 +50,7 @@ class SseSender:
 
     def __init__(self, stream: Stream) -> None:
         self._session = _session(stream)
+        self._server_name = stream.server_name
         self._path = f"/v2/models/{quote(stream.model, safe='')}/generate_stream"
         self._body = json.dumps(stream.generate).encode()
 
@@ -52,7 +59,11 @@ class SseSender:
         sending.goes()
         events = 0
         async with self._session.post(
-            self._path, data=self._body, headers={"Content-Type": "application/json"}, trace_request_ctx=sending
+            self._path,
+            data=self._body,
+            headers={"Content-Type": "application/json"},
+            trace_request_ctx=sending,
+            server_hostname=self._server_name,
         ) as response:
             if response.status != 200:
                 _must_be_ok(response, await response.read())
@@ -74,10 +85,12 @@ def _session(stream: Stream) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_reused)
     trace.on_connection_create_start.append(_created)
+    context = ssl.create_default_context(cafile=stream.ca_file) if stream.ca_file else True
     return aiohttp.ClientSession(
-        f"http://{stream.address}",
+        f"{'https' if stream.ca_file else 'http'}://{stream.address}",
         # Without a limit: a request that waits for a connection would not go at its time.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS, ssl=context),
+        headers=stream.headers,
         timeout=aiohttp.ClientTimeout(total=None),
         trace_configs=[trace],
         auto_decompress=False,

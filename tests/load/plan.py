@@ -39,6 +39,12 @@ class Stream(_Part):
     address: str
     """host:port"""
     model: str
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Of each request; over gRPC its metadata, so names are in lower case."""
+    ca_file: str = ""
+    """Whom to trust, as certificates in PEM; with it the address speaks TLS."""
+    server_name: str | None = None
+    """What the certificate must name; None: the host of the address."""
     rate_per_second: Annotated[float, Field(gt=0, le=5000)]
     poisson: bool = False
     """Whether the times between two requests vary as those of independent clients do; otherwise they are all equal."""

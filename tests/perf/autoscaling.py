@@ -46,21 +46,21 @@ PROTOTYPE_REPLICA_HOURS: Final = {("azure_code", 10.0): 9.4, ("azure_code", 120.
 MADE_TIMES_HPA_MOST: Final = 1.1
 _HPA_DEFAULT_UTILISATION: Final = 0.8
 """What an HPA without a metric aims at (of CPU); here of the requests that a replica executes at the same time."""
-_HOUR: Final = 3600.0
-_SEED: Final = 20_231_116
+HOUR_SECONDS: Final = 3600.0
+SEED: Final = 20_231_116
 _ROUNDING: Final = 0.0005
 """Of a late share; less is not shown."""
-_BESIDE: Final = Path(__file__).parents[2].parent / "shared" / "traces"
+BESIDE: Final = Path(__file__).parents[2].parent / "shared" / "traces"
 
 _MADE: Final[dict[str, Callable[[], Trace]]] = {
-    "steady": lambda: loads.steady(5.5, 2 * _HOUR, seed=_SEED),
-    "diurnal": lambda: loads.diurnal(2.0, loads.DAY_SECONDS, seed=_SEED),
+    "steady": lambda: loads.steady(5.5, 2 * HOUR_SECONDS, seed=SEED),
+    "diurnal": lambda: loads.diurnal(2.0, loads.DAY_SECONDS, seed=SEED),
 }
 _FIRST_HOURS: Final[dict[str, Callable[[], Trace]]] = {
-    "steady": lambda: loads.steady(5.5, _HOUR, seed=_SEED),
-    "diurnal (2 h a day)": lambda: loads.diurnal(5.5, _HOUR, seed=_SEED, day_seconds=2 * _HOUR),
-    "bursts": lambda: loads.bursts(0.5, 15, _HOUR, seed=_SEED, quiet_seconds=120, burst_seconds=20),
-    "step": lambda: loads.step(2, 10, 0.5 * _HOUR, _HOUR, seed=_SEED),
+    "steady": lambda: loads.steady(5.5, HOUR_SECONDS, seed=SEED),
+    "diurnal (2 h a day)": lambda: loads.diurnal(5.5, HOUR_SECONDS, seed=SEED, day_seconds=2 * HOUR_SECONDS),
+    "bursts": lambda: loads.bursts(0.5, 15, HOUR_SECONDS, seed=SEED, quiet_seconds=120, burst_seconds=20),
+    "step": lambda: loads.step(2, 10, 0.5 * HOUR_SECONDS, HOUR_SECONDS, seed=SEED),
 }
 
 
@@ -104,7 +104,7 @@ class Result:
 def asked(trace: Trace, cold_start_seconds: float) -> Asked:
     """The same servers and bounds for all."""
     fleet = FleetSettings(
-        curve=CURVE, objective_seconds=OBJECTIVE_SECONDS, cold_start_seconds=cold_start_seconds, seed=_SEED
+        curve=CURVE, objective_seconds=OBJECTIVE_SECONDS, cold_start_seconds=cold_start_seconds, seed=SEED
     )
     scaling = ScalingSettings(
         minimum=1,
@@ -135,8 +135,8 @@ def compared(name: str, trace: Trace, cold_start_seconds: float, *, hpa_alone: b
     if name in AZURE:
         conch = with_conch(trace.repeated(2), wanted).within(trace.span_seconds, 2 * trace.span_seconds)
     else:
-        conch = with_conch(trace, wanted).within(_HOUR, trace.span_seconds)
-        found = [replace(each, outcome=each.outcome.within(_HOUR, trace.span_seconds)) for each in found]
+        conch = with_conch(trace, wanted).within(HOUR_SECONDS, trace.span_seconds)
+        found = [replace(each, outcome=each.outcome.within(HOUR_SECONDS, trace.span_seconds)) for each in found]
     return Result(load=name, cold_start_seconds=cold_start_seconds, conch=conch, others=tuple(found))
 
 
@@ -262,12 +262,12 @@ def told(outcome: Outcome) -> dict[str, Any]:
         "lateShare": outcome.late_share,
         "replicaHours": outcome.replica_hours,
         "mostReplicas": outcome.peak,
-        "directionChangesPerHour": outcome.direction_changes / outcome.span_seconds * _HOUR,
+        "directionChangesPerHour": outcome.direction_changes / outcome.span_seconds * HOUR_SECONDS,
     }
 
 
 def main(
-    traces: Annotated[Path, typer.Option(help="Folder with the two Azure traces.", file_okay=False)] = _BESIDE,
+    traces: Annotated[Path, typer.Option(help="Folder with the two Azure traces.", file_okay=False)] = BESIDE,
     load: Annotated[
         list[str] | None,
         typer.Option(help=f"Only these, of {', '.join((*AZURE, *_MADE))}, first-hour and calibration."),

@@ -141,40 +141,51 @@ class _Bench:
         return larger - began, served - began, result
 
     def wakes(self, rounds: int) -> dict[str, Any]:
-        """Models at zero; one after the other gets a request, and then some more."""
+        """Models at zero; one after the other gets a request, every other one then a burst that is held too.
+
+        Times are those of requests that are alone: in a burst they wait for each other at the server.
+        """
         before, after, results = [], [], []
         for first in range(0, rounds, _AT_A_TIME):
             models = self._models(f"wake-{first}", min(_AT_A_TIME, rounds - first), **_TO_ZERO)
             for model in models:
                 model.wait_zero()
-            for model in models:
-                created, answered, result = self._wake(model)
+            for number, model in enumerate(models, first):
+                if number % 2:
+                    results.append(self._burst(model))
+                    continue
+                created, answered = self._wake(model)
                 before.append(created)
                 after.append(answered)
-                results.append(result)
             self._remove(models)
         return {
             "wake_request_to_pod_seconds": before,
             "wake_ready_to_answer_seconds": after,
             "wake_beyond_pod_start_seconds": [sum(each) for each in zip(before, after, strict=True)],
-            "wake_requests": sum(each.scheduled for each in results) + len(before),
+            "wake_requests": sum(each.scheduled for each in results) + rounds,
             "wake_failed": sum(each.failed for each in results),
         }
 
-    def _wake(self, model: ScaledModel) -> tuple[float, float, Result]:
-        """Seconds from the first request until its pod is there, and from when that is ready until the answer."""
+    def _burst(self, model: ScaledModel) -> Result:
+        """What became of a burst that comes with the first request."""
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(_ask, f"http://{model.namespace.address(model.name)}:8000", model.name)
+            with model.load(_BURST_PER_SECOND, seconds=2) as burst:
+                result = burst.result()
+            first.result()
+        return result
+
+    def _wake(self, model: ScaledModel) -> tuple[float, float]:
+        """Seconds from the only request until its pod is there, and from when that is ready until the answer."""
         facts: dict[str, Fact] = {
             "created": lambda live: _is_of(live, model),
             "ready": lambda live: _serves(live, model),
         }
-        with Timeline(self._namespace.cluster, NAMESPACE, "pods", facts) as timeline, ThreadPoolExecutor(1) as pool:
+        with Timeline(self._namespace.cluster, NAMESPACE, "pods", facts) as timeline:
             timeline.start()
             began = time.monotonic()
-            first = pool.submit(_ask, f"http://{model.namespace.address(model.name)}:8000", model.name)
-            with model.load(_BURST_PER_SECOND, seconds=2) as burst:
-                result = burst.result()
-            answered = first.result() - began
-            return timeline.wait("created"), answered - timeline.wait("ready"), result
+            answered = _ask(f"http://{model.namespace.address(model.name)}:8000", model.name) - began
+            return timeline.wait("created"), answered - timeline.wait("ready")
 
     def way_down(self) -> dict[str, Any]:
         """A step for three quarters of a minute, and then as before: until one server is left."""

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from conch.api.spec import LogLevel
+from conch.api.runtime import LogLevel
 from conch.api.triton_arguments import triton_arguments
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import SAMPLE, Namespace

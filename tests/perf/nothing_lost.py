@@ -4,7 +4,6 @@ The same course as in tests/e2e/test_gateway.py, again and again, with servers t
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,7 +12,7 @@ import typer
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import SAMPLE
 from tests.e2e.course import NAME, Course
-from tests.load import Result
+from tests.perf import courses
 from tests.perf.namespaces import fresh_namespace
 from tests.support.gateways import digits_load
 from tests.support.installation import install
@@ -42,31 +41,23 @@ def main(
         everywhere = {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}
         course = Course(namespace, store.uri("/digits.onnx"), runtime=runtime, scheduling=everywhere)
         course.begin()
-        results: list[Result] = []
-        while sum(result.sent for result in results) < requests:
-            # Each course with clients of its own: who connected in mode Direct stays with its pod until that ends.
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                digits_load(
-                    namespace.address(NAME),
-                    NAME,
-                    Path(folder),
-                    rate_per_second=rate_per_second,
-                    duration_seconds=_LONGEST_SECONDS,
-                ) as load,
-            ):
-                course.run(load)
-                results.append(load.stop())
-            typer.echo(results[-1].summary())
+        results = courses.play(
+            requests,
+            lambda folder: digits_load(
+                namespace.address(NAME),
+                NAME,
+                folder,
+                rate_per_second=rate_per_second,
+                duration_seconds=_LONGEST_SECONDS,
+            ),
+            course.run,
+        )
     finally:
         store.close()
         cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-    sent, failed = (sum(numbers) for numbers in zip(*((each.sent, each.failed) for each in results), strict=True))
-    typer.echo(f"{sent} requests in {len(results)} courses, {failed} lost")
     out = Path(".cluster/nothing_lost.json")
     out.write_text(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
-    if failed or not all(result.on_schedule for result in results):
-        raise typer.Exit(1)
+    courses.judge(results)
 
 
 if __name__ == "__main__":

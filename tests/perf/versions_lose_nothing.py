@@ -1,7 +1,5 @@
 """An open-loop load of many requests through every kind of version change: none may be lost, whatever becomes of it."""
 
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -9,7 +7,8 @@ import typer
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import Namespace
 from tests.e2e.versioned_model import NAME, Model
-from tests.load import Load, Protocol, Result
+from tests.load import Load, Protocol
+from tests.perf import courses
 from tests.perf.namespaces import fresh_namespace
 from tests.support import versions
 from tests.support.gateways import digits_load
@@ -106,32 +105,25 @@ def main(
     install(cluster)
     namespace = fresh_namespace(cluster, NAMESPACE)
     store = ModelStore(cluster)
-    results: list[Result] = []
     try:
         model = Model(namespace, store, **_SPEC)
         model.begin()
         course = Course(namespace, model)
-        while sum(result.sent for result in results) < requests:
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                digits_load(
-                    *(namespace.address(NAME), NAME, Path(folder)),
-                    rate_per_second=rate_per_second,
-                    duration_seconds=_LONGEST_SECONDS,
-                    timeout_seconds=_PATIENT_SECONDS,
-                    protocols=(Protocol.HTTP, Protocol.GRPC),
-                ) as load,
-            ):
-                course.run(load)
-                results.append(load.stop())
-            typer.echo(results[-1].summary())
+        results = courses.play(
+            requests,
+            lambda folder: digits_load(
+                *(namespace.address(NAME), NAME, folder),
+                rate_per_second=rate_per_second,
+                duration_seconds=_LONGEST_SECONDS,
+                timeout_seconds=_PATIENT_SECONDS,
+                protocols=(Protocol.HTTP, Protocol.GRPC),
+            ),
+            course.run,
+        )
     finally:
         store.close()
         cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-    sent, failed = (sum(numbers) for numbers in zip(*((each.sent, each.failed) for each in results), strict=True))
-    typer.echo(f"{sent} requests in {len(results)} courses, {failed} lost")
-    if failed or not all(result.on_schedule for result in results):
-        raise typer.Exit(1)
+    courses.judge(results)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from conch.core.scaling.service_curve import ServiceCurve
 from conch.core.scaling.settings import Metric, ScalingSettings
 from conch.core.scaling.signals import BatchTimes, Signals
 from conch.core.scaling.state import ScalingState
-from conch.core.scaling.tuning import Tuning, tune
+from conch.core.scaling.tuned import Tuning
+from conch.core.scaling.tuning import tune
 from tests.support.fluid_fleet import TICK_SECONDS, ClosedLoop, FluidFleet, direction_changes
 
 CURVE = ServiceCurve(base_seconds=0.008, per_item_seconds=0.002, max_batch=4)

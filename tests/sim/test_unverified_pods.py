@@ -1,15 +1,18 @@
 """No pod is sent a request before its own answers were held against the golden set, and nobody else pays for that."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from conch.api.assignment import GoldenOutcome, GoldenReport
+from conch.api.autoscaling import ScalingReason
 from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause
 from conch.api.status import ConditionType, TrafficShare
 from conch.core.observed import ObservedPod
+from tests.sim.autoscaled_world import serving as awake
 from tests.sim.test_rollouts import live, served, serving, spec
 from tests.sim.world import World
 
@@ -175,6 +178,74 @@ def test_the_replacement_of_the_only_replica_is_waited_for_until_it_is_verified(
     assert len(world.pods) == 1
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_a_drained_node_takes_nobody_whose_replacement_is_not_verified(replicas: int) -> None:
+    """The kubelet calls a pod ready, and so the API server counts it, before it is sent anything."""
+    world = serving(replicas=replicas)
+    replaying = _slow(world)
+    old = {pod.uid for pod in world.pods.values()}
+    since: dict[str, int] = {}
+    for second in range(20 * replicas + 40):
+        for name in [name for name, pod in world.pods.items() if pod.uid in old]:
+            world.pods[name] = replace(world.pods[name], node_cordoned=True)
+            if world.evict(name):
+                # The next one may bear its name.
+                replaying.done.discard(name)
+                since.pop(name, None)
+        live(world, rounds=1)
+        serving_now = [pod for pod in world.pods.values() if pod.ready and _is_sent_to(world, pod)]
+        assert len(serving_now) >= max(1, replicas - 1)
+        for name in world.pods:
+            since.setdefault(name, second)
+        replaying.done |= {name for name, begun in since.items() if second - begun >= 8}
+    assert not old & {pod.uid for pod in world.pods.values()}
+    assert len(world.pods) == replicas
+
+
+def test_the_budget_opens_with_the_step_that_verifies_the_last_pod() -> None:
+    """Nothing happens after it that would bring another look."""
+    world = serving(replicas=2)
+    replaying = _slow(world)
+    world.edit(replicas=3)
+    live(world, rounds=5)
+    assert not world.evict(min(world.pods))
+    replaying.done |= set(world.pods)
+    world.serve()
+    world.step()
+    assert world.plan().actions == ()
+    assert world.evict(min(world.pods))
+
+
+def test_behind_a_queues_gate_a_replacement_is_waited_for_too() -> None:
+    world = serving(replicas=1)
+    (first,) = world.pods
+    world.pods[first] = replace(world.pods[first], node_cordoned=True)
+    world.step()
+    world.run_pods()
+    (second,) = world.pods.keys() - {first}
+    world.pods[second] = replace(world.pods[second], gated=True, unschedulable_message="Scheduling is blocked")
+    world.step()
+    assert not world.evict(first)
+    world.now += timedelta(minutes=16)
+    world.step()
+    assert world.evict(first)
+
+
+def test_a_pod_that_is_never_verified_holds_a_drained_node_up_for_a_bounded_time() -> None:
+    world = serving(replicas=2)
+    _slow(world)
+    world.edit(replicas=3)
+    live(world, rounds=5)
+    first = min(world.pods)
+    assert not world.evict(first)
+    ends = world.plan().requeue_after
+    assert ends is not None
+    assert timedelta(minutes=14) < ends <= timedelta(minutes=15)
+    world.now += ends
+    world.step()
+    assert world.evict(first), "looked at when the time ends, though nothing else happens"
+
+
 @pytest.mark.parametrize("policy", ["Ignored", "IfPresent"])
 def test_where_the_golden_set_is_no_gate_nobody_is_held_back(policy: str) -> None:
     analysis: list[dict[str, Any]] = [{"goldenSet": {"policy": policy}}]
@@ -185,3 +256,24 @@ def test_where_the_golden_set_is_no_gate_nobody_is_held_back(policy: str) -> Non
     waiting = {name for name in world.pods if name not in replaying.done}
     held = {name for share in world.status.traffic for name in share.draining}
     assert held == (set() if policy == "Ignored" else waiting)
+
+
+def test_pods_that_a_held_request_wakes_serve_at_once_and_those_that_come_beside_them_are_verified_first() -> None:
+    """Its revision is proven, and who waits has waited for a start already; a replay may take minutes."""
+    world = awake(2, minimum=0)
+    world.decide(0, ScalingReason.IDLE)
+    world.live()
+    assert world.pods == {}
+    replaying = _slow(world)
+    world.decide(2, ScalingReason.HELD)
+    world.live(6)
+    woken = set(world.pods)
+    assert len(woken) == 2
+    assert all(pod.ready and _is_sent_to(world, pod) for pod in world.pods.values())
+    world.decide(3, ScalingReason.SURGE)
+    world.live(6)
+    assert {name for name, pod in world.pods.items() if _is_sent_to(world, pod)} == woken
+    replaying.done |= set(world.pods)
+    world.live(2)
+    assert len(world.pods) == 3
+    assert all(_is_sent_to(world, pod) for pod in world.pods.values())

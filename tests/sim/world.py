@@ -1,5 +1,6 @@
 """A simulated cluster for the planner: carries out plans on plain objects as the API server and the kubelets would."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenR
 from conch.api.command import Command
 from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
+from conch.api.pod import ASSIGNMENT_FILE
 from conch.api.status import ModelDeploymentStatus
 from conch.core.actions import (
     Action,
@@ -21,6 +23,7 @@ from conch.core.actions import (
     OpenWindow,
     TellPin,
 )
+from conch.core.desired.model_cache import cache_claim
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.workload_record import read_record
 from conch.core.observed import (
@@ -28,6 +31,7 @@ from conch.core.observed import (
     ChildKind,
     Controller,
     Observed,
+    ObservedAssignment,
     ObservedChild,
     ObservedDeployment,
     ObservedGateway,
@@ -38,9 +42,11 @@ from conch.core.observed import (
     ObservedWindow,
 )
 from conch.core.plan import Plan, plan
-from conch.core.policy import InstallationPolicy
+from conch.core.policy import InstallationPolicy, NetworkAccess
 
-POLICY = InstallationPolicy(triton_image="triton:1", agent_image="conch:1")
+POLICY = InstallationPolicy(
+    triton_image="triton:1", agent_image="conch:1", network_access=NetworkAccess(namespace="conch-system")
+)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UID = "11111111-2222-3333-4444-555555555555"
 DIGEST = "sha256:" + "ab" * 32
@@ -64,6 +70,10 @@ class World:
     now: datetime = START
     replicas: dict[str, int] = field(default_factory=dict)
     """By workload, what its Deployment asks for."""
+    budgets: dict[ChildId, dict[str, Any]] = field(default_factory=dict)
+    """The specs of the PodDisruptionBudgets."""
+    policies: dict[ChildId, dict[str, Any]] = field(default_factory=dict)
+    """The NetworkPolicies, whole."""
     golden: GoldenReport = GoldenReport(outcome=GoldenOutcome.ABSENT)  # noqa: RUF009 - immutable
     """What pods say of the golden set once they have loaded the model."""
     golden_of: dict[str, GoldenReport | None] = field(default_factory=dict)
@@ -202,13 +212,32 @@ class World:
                         uid=self._uid(),
                         workload=child.workload,
                         ip=f"10.0.{self._pods_made // 256}.{self._pods_made % 256}",
-                        created=f"2026-01-01T00:00:00.{self._pods_made:06}Z",
+                        created=f"{self.now:%Y-%m-%dT%H:%M:%S}.{self._pods_made:06}Z",
                     )
                 for surplus in _removed_first(mine)[: max(0, len(mine) - replicas)]:
                     del self.pods[surplus.name]
                     self.removed.append(surplus)
         workloads = {child.workload for child in self.children.values() if isinstance(child, ObservedDeployment)}
         self.pods = {name: pod for name, pod in self.pods.items() if pod.workload in workloads}
+
+    def evict(self, name: str) -> bool:
+        """Ask for a pod's eviction, as a node that is drained does; whether the budgets let it go.
+
+        As the API server counts: the pods that the kubelet calls ready, against what the Deployment asks for.
+        """
+        pod = self.pods[name]
+        for id_, spec in self.budgets.items():
+            if not pod.ready or id_ not in self.children:
+                continue
+            if spec["selector"]["matchLabels"][names.LABEL_WORKLOAD] != pod.workload:
+                continue
+            expected = self.replicas[pod.workload]
+            healthy = sum(other.ready for other in self.pods.values() if other.workload == pod.workload)
+            wanted = spec["minAvailable"] if "minAvailable" in spec else expected - spec["maxUnavailable"]
+            if healthy <= wanted:
+                return False
+        del self.pods[name]
+        return True
 
     def fetch(self) -> None:
         """Let every pod fetch what its source holds now; it waits to be told that these are its revision's files."""
@@ -283,6 +312,10 @@ class World:
         if child.kind is ChildKind.DEPLOYMENT:
             body = action.desired.body
             self.replicas[body["metadata"]["labels"][names.LABEL_WORKLOAD]] = body["spec"]["replicas"]
+        if child.kind is ChildKind.POD_DISRUPTION_BUDGET:
+            self.budgets[child] = action.desired.body["spec"]
+        if child.kind is ChildKind.NETWORK_POLICY:
+            self.policies[child] = dict(action.desired.body)
         self.children[child] = self._observed(action.desired, live.uid if live else self._uid())
 
     def _observed(self, desired: DesiredObject, uid: str) -> ObservedChild:
@@ -294,11 +327,15 @@ class World:
             "owned_hash": desired.hash,
         }
         match desired.id.kind:
+            case ChildKind.CONFIG_MAP:
+                assignment = json.loads(desired.body["data"][ASSIGNMENT_FILE])
+                return ObservedAssignment(**common, instances=assignment.get("instances"))
             case ChildKind.DEPLOYMENT:
                 return ObservedDeployment(
                     **common,
                     workload=desired.body["metadata"]["labels"][names.LABEL_WORKLOAD],
                     replicas=desired.body["spec"]["replicas"],
+                    mounts_cache=cache_claim(desired.body["spec"]["template"]) is not None,
                 )
             case ChildKind.CONTROLLER_REVISION:
                 return ObservedRecord(**common, record=read_record(desired.body["data"]))

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 
 from aiohttp import web
 
-from tests.stores.ports import free_port
+from tests.cluster.ports import free_port
 from tests.stores.store import Store, counted
 from tests.stores.tls import Tls
 from tests.stores.web import WebServer, answer

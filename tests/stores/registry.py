@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from tests.cluster.ports import free_port
 from tests.stores import programs
 from tests.stores import tls as certificates
-from tests.stores.ports import free_port
 from tests.stores.store import ProcessStore, counted
 from tests.stores.tls import Tls
 from tests.stores.web import WebServer

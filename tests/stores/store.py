@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
-from tests.stores.ports import free_port
+from tests.cluster.ports import free_port
 from tests.stores.process import Process
 from tests.stores.tls import Tls
 

@@ -15,8 +15,9 @@ from typing import Any, Final
 import aiohttp
 
 from conch.gateway.envoy import bootstrap
+from conch.gateway.envoy.external_authorization import ExternalAuthorization
 from conch.gateway.envoy.files import ResourceFiles
-from tests.stores.ports import free_port
+from tests.cluster.ports import free_port
 from tests.support.async_waiting import until
 
 PROGRAM: Final = Path(str(resources.files("envoy") / "_bin" / "envoy"))
@@ -27,7 +28,14 @@ MEMORY_BYTES: Final = 1 << 30
 class Envoy:
     """One Envoy; `stop` and `start` again leave the dynamic files as they are, as a container's restart does."""
 
-    def __init__(self, folder: Path, *, concurrency: int = 1, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        concurrency: int = 1,
+        memory_bytes: int = MEMORY_BYTES,
+        authorization: ExternalAuthorization | None = None,
+    ) -> None:
         """Prepare the folder; two of them need two folders."""
         self.folder = folder / "dynamic"
         self.folder.mkdir(parents=True)
@@ -43,6 +51,7 @@ class Envoy:
             admin_port=self.admin_port,
             hold_port=self.hold_port,
             memory_bytes=memory_bytes,
+            authorization=authorization,
         )
         self.bootstrap.write_text(bootstrap.render_bootstrap(options))
 

@@ -22,7 +22,7 @@ from conch.gateway.main import Gateway
 from conch.gateway.projections import SLICE_CONTROLLER
 from conch.gateway.settings import GatewaySettings
 from conch.kube.client import KubeClient
-from tests.stores.ports import free_port
+from tests.cluster.ports import free_port
 from tests.support.async_waiting import until
 from tests.support.envoy import Envoy
 
@@ -128,10 +128,15 @@ class ModelServer:
         self.ports = ports
         self.seconds = 0.0
         """How long an inference takes."""
+        self.gate = asyncio.Event()
+        """Whether inferences are answered; they wait before it."""
+        self.gate.set()
         self.status = 200
         self.now = 0
         self.most = 0
         self.answered = 0
+        self.headers: list[dict[str, str]] = []
+        """Of what came over HTTP, names in lower case."""
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Until the stack is closed."""
@@ -153,6 +158,7 @@ class ModelServer:
         self.most = max(self.most, self.now)
         try:
             await asyncio.sleep(self.seconds)
+            await self.gate.wait()
         finally:
             self.now -= 1
         self.answered += 1
@@ -161,6 +167,7 @@ class ModelServer:
     async def _http(self, request: web.Request) -> web.Response:
         if request.path == "/v2/health/live":
             return web.Response()
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         return web.Response(body=await self.infer(await request.read()), status=self.status)
 
 
@@ -289,7 +296,8 @@ class Sidecar:
 
     def url(self, name: str) -> str:
         """Where clients send inference."""
-        return f"http://127.0.0.1:{self.model_ports[name]}/v2/models/{name}/infer"
+        scheme = "https" if self.settings.tls_folder else "http"
+        return f"{scheme}://127.0.0.1:{self.model_ports[name]}/v2/models/{name}/infer"
 
     def channel(self, name: str) -> Any:
         """A gRPC channel that never tries again by itself."""
@@ -310,9 +318,12 @@ def workload_slice(name: str, service: str, endpoints: list[dict[str, Any]]) -> 
 
 @asynccontextmanager
 async def running_sidecar(
-    folder: Path, *, drain_seconds: float = 30, idle_seconds: float = 1
+    folder: Path, *, drain_seconds: float = 30, idle_seconds: float = 1, waits: bool = True, **settings_of: Any
 ) -> AsyncIterator[Sidecar]:
-    """A gateway without any object; ready when the block begins."""
+    """A gateway without any object; ready when the block begins, unless it `waits` for nothing.
+
+    `settings_of` are further fields of its GatewaySettings.
+    """
     async with AsyncExitStack() as stack:
         api = FakeApi()
         await api.start()
@@ -323,7 +334,7 @@ async def running_sidecar(
         stack.push_async_callback(client.close)
         token = folder / "token"
         token.write_text(f"{TOKEN}\n")
-        envoy = Envoy(folder)
+        envoy = Envoy(folder, authorization=settings_of.get("authorization"))
         stack.callback(envoy.stop)
         settings = GatewaySettings(
             pod=POD,
@@ -338,6 +349,7 @@ async def running_sidecar(
             unlisted_seconds=10,
             drain_seconds=drain_seconds,
             idle_seconds=idle_seconds,
+            **settings_of,
         )
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         sidecar = Sidecar(envoy, settings, api, session, client)
@@ -345,5 +357,6 @@ async def running_sidecar(
         sidecar.start()
         stack.push_async_callback(sidecar.stop)
         envoy.start()
-        await sidecar.until_ready()
+        if waits:
+            await sidecar.until_ready()
         yield sidecar

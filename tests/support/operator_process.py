@@ -12,7 +12,7 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cluster.waiting import free_ports
+from tests.cluster.ports import free_port
 from tests.support.waiting import until
 
 _CONCH: Final = Path(sys.executable).with_name("conch")
@@ -34,7 +34,7 @@ class OperatorProcess:
         command: Sequence[str] = (str(_CONCH),),
         **settings: Any,
     ) -> None:
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self._kubeconfig = kubeconfig
         self._folder = folder
         self._name = name

@@ -27,8 +27,9 @@ from conch.agent.decide import (
     next_step,
     serves,
 )
-from conch.api.assignment import AgentPhase, Assignment, GoldenOutcome, GoldenReport, Pin
-from conch.api.model import DynamicBatching, ModelConfig, ModelFormat, ModelSource, SecretReference
+from conch.api.assignment import AgentPhase, AssignedModel, Assignment, GoldenOutcome, GoldenReport, Pin
+from conch.api.batching import DynamicBatching
+from conch.api.model import ModelConfig, ModelFormat, ModelSource, SecretReference
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
 from conch.triton.instances import InstanceGroups
@@ -221,6 +222,71 @@ def test_what_a_change_of_the_assignment_costs(change: dict[str, Any], fetched_a
     changed = Wanted.of(ASSIGNMENT.model_copy(update=change))
     assert (changed.fetch_key != WANTED.fetch_key) is fetched_anew
     assert (changed.layout_key != WANTED.layout_key) is loaded_anew
+
+
+FURTHER = AssignedModel(name="tokenizer", version=1, source=ModelSource(uri="https://h.example/t.tar"))
+
+
+def test_several_models_serve_once_each_of_them_answers() -> None:
+    wanted = Wanted.of(ASSIGNMENT.model_copy(update={"models": (FURTHER,)}))
+    first = replace(GOOD, layout=wanted.layout_key)
+    further = replace(first, name="tokenizer", version="1")
+    assert serves(Server(live=True, versions=(first, further)), wanted)
+    for other in (
+        (first,),
+        (further,),
+        (first, replace(further, ready=False)),
+        (first, replace(further, version="2")),
+        (first, replace(further, layout="other")),
+        (replace(first, ready=False), further),
+    ):
+        assert not serves(Server(live=True, versions=other), wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "fetched_anew", "loaded_anew"),
+    [
+        ({"version": 2}, False, True),
+        ({"config": ModelConfig(max_batch_size=4)}, False, True),
+        ({"name": "other"}, True, True),
+        ({"source": ModelSource(uri="https://h.example/u.tar")}, True, True),
+        (
+            {"source": FURTHER.source.model_copy(update={"credentials_secret_ref": SecretReference(name="s")})},
+            False,
+            False,
+        ),
+    ],
+)
+def test_what_a_change_of_a_further_model_costs(change: dict[str, Any], fetched_anew: bool, loaded_anew: bool) -> None:
+    before = Wanted.of(ASSIGNMENT.model_copy(update={"models": (FURTHER,)}))
+    after = Wanted.of(ASSIGNMENT.model_copy(update={"models": (FURTHER.model_copy(update=change),)}))
+    assert (after.fetch_key != before.fetch_key) is fetched_anew
+    assert (after.layout_key != before.layout_key) is loaded_anew
+    assert before.fetch_key != WANTED.fetch_key
+
+
+def test_what_is_declared_of_one_model_says_nothing_of_all() -> None:
+    declared = ASSIGNMENT.model_copy(update={"source": SOURCE.model_copy(update={"digest": PIN.digest}), "pin": None})
+    assert declared.expected_digest == PIN.digest
+    several = declared.model_copy(update={"models": (FURTHER,)})
+    assert several.expected_digest is None
+    assert several.model_copy(update={"pin": OTHER_PIN}).expected_digest == OTHER_PIN.digest
+    assert (declared.is_declared, several.is_declared) == (True, False)
+
+
+def test_what_an_ensemble_is_composed_of_stays_and_nothing_else() -> None:
+    key = WANTED.layout_key
+    disk = replace(LAID_OUT, layouts=(("mlp", key), ("step", key)))
+    step, foreign = replace(GOOD, name="step"), replace(GOOD, name="old", layout="other")
+    server = Server(live=True, versions=(GOOD, step))
+    assert decide(disk, server, golden=SETTLED, wanted=WANTED) == Idle(phase=AgentPhase.READY)
+    with_foreign = replace(server, versions=(GOOD, step, foreign))
+    assert decide(disk, with_foreign, golden=SETTLED, wanted=WANTED) == Unload(name="old")
+    loading = Server(live=True, versions=(replace(step, state="LOADING", ready=False, layout=None),))
+    waits = Idle(phase=AgentPhase.LOADING, message="Triton is loading the model")
+    assert decide(disk, loading, golden=SETTLED, wanted=WANTED) == waits
+    left = replace(disk, layouts=(*disk.layouts, ("gone", "other")))
+    assert decide(left, server, golden=SETTLED, wanted=WANTED) == CleanUp(wanted=WANTED)
 
 
 class World:

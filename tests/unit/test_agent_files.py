@@ -69,7 +69,7 @@ def fetched(volume: Volume, key: str, content: bytes = b"weights") -> None:
 def laid_out(volume: Volume, key: str, name: str) -> None:
     with volume.scratch() as folder:
         (folder / name / "1").mkdir(parents=True)
-        volume.keep_layout(key, folder / name, name)
+        volume.keep_layout(key, folder, [name])
 
 
 def test_what_a_newer_operator_says_besides_is_ignored(tmp_path: Path) -> None:
@@ -129,13 +129,56 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path, volume: Volume) -> 
     assert volume.disk().fetched == {}
 
 
+def test_what_an_ensemble_is_composed_of_is_there_when_it_is(
+    tmp_path: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any moment of laying another one out, an agent that starts anew does not find the one in front of the other's
+    members."""
+
+    def lay_out(key: str, *names: str) -> None:
+        with volume.scratch() as folder:
+            for name in names:
+                (folder / name / "1").mkdir(parents=True)
+            volume.keep_layout(key, folder, names)
+
+    lay_out("old", "first", "last", "whole")
+    seen: list[dict[str, str]] = []
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        result = rename(self, target)
+        seen.append(dict(volume.disk().layouts))
+        return result
+
+    monkeypatch.setattr(Path, "rename", watched)
+    lay_out("new", "first", "whole")
+    assert all(seen)
+    for layouts in seen:
+        if (key := layouts.get("whole")) is not None:
+            assert layouts["first"] == key
+    volume.clean_up(fetched="k", layout="new")
+    assert volume.disk().layouts == (("first", "new"), ("whole", "new"))
+    assert sorted(p.name for p in (tmp_path / "repository").iterdir()) == ["first", "whole"]
+
+
 def test_clean_up_and_drop(tmp_path: Path, volume: Volume) -> None:
     for key in ("k1", "k2"):
         fetched(volume, key)
     laid_out(volume, "l1", "old")
     laid_out(volume, "l2", "new")
-    volume.clean_up(fetched="k2", model="new")
+    volume.clean_up(fetched="k2", layout="l2")
     assert volume.disk() == Disk(fetched={"k2": "sha256:d"}, layouts=(("new", "l2"),))
     assert [p.name for p in (tmp_path / "repository").iterdir()] == ["new"]
     volume.drop_layout("l2")
     assert list((tmp_path / "repository").iterdir()) == []
+
+
+def test_a_mark_that_came_with_the_model_is_not_written_through(tmp_path: Path, volume: Volume) -> None:
+    fetched = tmp_path / "theirs"
+    fetched.write_text("theirs")
+    with volume.scratch() as folder:
+        (folder / "mlp").mkdir()
+        (folder / "mlp" / ".conch-layout").hardlink_to(fetched)
+        volume.keep_layout("key", folder, ["mlp"])
+    assert fetched.read_text() == "theirs"
+    assert volume.disk().layouts == (("mlp", "key"),)

@@ -67,7 +67,7 @@ class Scene:
         with self.volume.scratch() as scratch:
             (scratch / "mlp").mkdir()
             (scratch / "mlp" / CONFIG).write_text(format_config(served))
-            self.volume.keep_layout(layout or key, scratch / "mlp", "mlp")
+            self.volume.keep_layout(layout or key, scratch, ["mlp"])
         with self.volume.scratch() as scratch:
             tree = scratch / "fetched"
             tree.mkdir()

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ def test_settings_come_from_the_pod_and_hide_the_key() -> None:
     settings = AgentSettings.from_env({"CONCH_ADMIN_KEY": "s3cret"})
     assert (settings.port, str(settings.repository)) == (8080, "/var/lib/conch/repository")
     assert "s3cret" not in repr(settings)
+    assert settings.triton_cpus is None
+    assert AgentSettings.from_env({"CONCH_ADMIN_KEY": "k", "CONCH_TRITON_CPUS": "1.5"}).triton_cpus == Decimal("1.5")
     with pytest.raises(SystemExit, match="CONCH_ADMIN_KEY"):
         AgentSettings.from_env({})
 

@@ -53,9 +53,21 @@ SPECS = st.fixed_dictionaries(
                 "env": st.just([{"name": "A"}]),
             },
         ),
-        "gpu": st.fixed_dictionaries({}, optional={"count": st.integers(0, 2), "products": st.just([])}),
+        "gpu": st.fixed_dictionaries(
+            {},
+            optional={
+                "count": st.integers(0, 2),
+                "products": st.just([]),
+                "claims": st.sampled_from([[], [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]]),
+            },
+        ),
         "scheduling": st.fixed_dictionaries(
-            {}, optional={"tolerations": st.just([{"key": "a"}]), "nodeSelector": st.just({})}
+            {},
+            optional={
+                "tolerations": st.just([{"key": "a"}]),
+                "nodeSelector": st.just({}),
+                "topologySpread": st.just([{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]),
+            },
         ),
         "suspend": st.booleans(),
         "replicas": st.integers(0, 3),
@@ -119,6 +131,9 @@ def test_an_object_that_is_going_says_so() -> None:
         ({"model": {**MODEL, "version": 0}}, "spec.model.version"),
         ({"model": {**MODEL, "source": {"uri": "ftp://models/a"}}}, "spec.model.source"),
         ({"model": MODEL, "gpu": {"count": "many"}}, "spec.gpu.count"),
+        ({"model": {**MODEL, "config": {"instanceGroups": [{"gpus": [0]}]}}}, "spec.model.config.instanceGroups.0"),
+        ({"model": MODEL, "gpu": {"claims": [{"name": "gpu"}]}}, "spec.gpu.claims.0.resourceClaimTemplateName"),
+        ({"model": MODEL, "scheduling": {"queueName": "q" * 64}}, "spec.scheduling.queueName"),
         ({"model": MODEL, "runtime": {"env": [{"name": "LD_PRELOAD"}]}}, "spec.runtime.env.0.name"),
         ({"model": MODEL, "fromTheFuture": 1}, "spec.fromTheFuture"),
         ({"model": MODEL, "replicas": -1}, "spec.replicas"),

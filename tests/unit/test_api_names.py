@@ -40,6 +40,7 @@ def test_every_child_of_the_longest_name_has_a_valid_dns_label(name: str, uid: s
         names.workload_object(name, workload),
         names.service(name),
         names.disruption_budget(name),
+        names.network_policy(name),
         names.admin_key_secret(name, uid),
     ):
         assert DNS_LABEL.fullmatch(child), child
@@ -61,6 +62,10 @@ def test_labels_are_valid_label_values(name: str, uid: str) -> None:
 
 def test_the_pods_of_a_workload_carry_what_its_selector_asks_for() -> None:
     assert names.workload_selector("a", "w").items() <= names.workload_labels("a", "w").items()
+
+
+def test_the_pods_of_an_object_are_those_of_its_workloads() -> None:
+    assert names.pods_selector("a").items() <= names.workload_labels("a", "w").items()
 
 
 def test_a_selector_tells_workloads_and_objects_apart() -> None:

@@ -24,7 +24,7 @@ from conch.app.gateway_reports import GatewayReports
 from conch.core.observed import ObservedGateway, ObservedPod
 from conch.core.scaling.settings import ScalingSettings
 from conch.core.scaling.state import ScalingState
-from conch.core.scaling.tuning import Tuning
+from conch.core.scaling.tuned import Tuning
 from conch.core.scaling.tuning import tune as real_tune
 from conch.core.scaling.tuning import wants_tuning as real_wants_tuning
 from conch.kube.reflector import ObjectKey
@@ -110,7 +110,7 @@ class Scene:
             ),
         )
 
-    def told_at(self, _gateway: str) -> float:
+    def counted_at(self, _gateway: str) -> float:
         return self.clock()
 
     def say(self, key: ObjectKey = KEY, **traffic: Any) -> None:

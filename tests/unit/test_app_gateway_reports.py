@@ -3,17 +3,18 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from conch.api import gateway_pod
-from conch.api.gateway_report import GatewayReport, ObjectTraffic, Wake, WorkloadTraffic
+from conch.api.gateway_report import COUNTED_AT_HEADER, GatewayReport, ObjectTraffic, Wake, WorkloadTraffic
 from conch.app.gateway_reports import GatewayReports
 from conch.core.observed import ObservedGateway
 from conch.kube.reflector import ObjectKey
-from tests.cluster.waiting import free_ports
+from tests.cluster.ports import free_port
 
 KEY = ("team", "sentiment")
 
@@ -40,7 +41,10 @@ class Gateway:
         self.polls += 1
         self.tokens.append(request.headers["Authorization"])
         said = self.report
-        return web.json_response(text=said if isinstance(said, str) else said.model_dump_json(by_alias=True))
+        if isinstance(said, str):
+            return web.json_response(text=said)
+        headers = {} if said.counted_at_seconds is None else {COUNTED_AT_HEADER: repr(said.counted_at_seconds)}
+        return web.json_response(text=said.model_dump_json(by_alias=True), headers=headers)
 
     async def _wakes(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -77,9 +81,11 @@ class Scene:
         (gateway,) = self.reports.seen(key)
         self.held_when_woken.append(gateway.traffic.held if gateway.heard and gateway.traffic else 0)
 
-    def say(self, epoch: str = "1", **traffic: Any) -> None:
+    def say(self, epoch: str = "1", counted_at: float | None = None, **traffic: Any) -> None:
         objects = {"/".join(KEY): ObjectTraffic(**traffic)}
-        self.gateway.report = GatewayReport(gateway="g1", epoch=epoch, version="1", objects=objects)
+        self.gateway.report = GatewayReport(
+            gateway="g1", epoch=epoch, version="1", objects=objects, counted_at_seconds=counted_at
+        )
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -95,7 +101,7 @@ class Scene:
 
 
 async def _with(test: Callable[[Scene], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     monkeypatch.setattr(gateway_pod, "REPORT_PORT", port)
     scene = Scene()
     runner = await scene.gateway.serve(port)
@@ -248,5 +254,29 @@ async def test_where_there_is_no_gateway_nobody_is_waited_for(monkeypatch: pytes
     async def test(scene: Scene) -> None:
         scene.pods.clear()
         await scene.until(scene.reports.all_asked.is_set)
+
+    await _with(test, monkeypatch)
+
+
+async def test_a_rate_is_of_the_gateways_time_however_long_its_word_was_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(scene: Scene) -> None:
+        counted = [scene.reports.counted_at("g1")]
+        for counted_at, arrivals in ((5000.0, 10), (5002.0, 50), (5012.0, 50)):
+            scene.say(counted_at=counted_at, arrivals=arrivals)
+            await scene.polled()
+            counted.append(scene.reports.counted_at("g1"))
+            assert scene.reports.told_at("g1") == pytest.approx(scene.now, abs=0.3)
+        assert counted[0] == float("-inf")
+        assert [later - sooner for sooner, later in pairwise(counted[1:])] == [2.0, 10.0]
+        assert scene.arrivals == [(KEY, 20.0)]
+
+        # Another Envoy, perhaps on another machine: its clock is another one.
+        for epoch, counted_at in (("2", 3.0), ("3", float("nan"))):
+            before = scene.now
+            scene.say(epoch=epoch, counted_at=counted_at, arrivals=0)
+            await scene.polled()
+            assert before <= scene.reports.counted_at("g1") <= scene.now
 
     await _with(test, monkeypatch)

@@ -3,7 +3,7 @@
 import pytest
 
 from conch.api.reasons import Reason
-from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
+from conch.api.status import CacheStatus, Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.app.happenings import Happening, happenings
 
 NOTHING = ModelDeploymentStatus()
@@ -50,3 +50,15 @@ def test_only_what_needs_somebody_is_a_warning(stalled: bool) -> None:
 
 def test_a_status_without_a_word_about_readiness_tells_nothing() -> None:
     assert happenings(_status(True, Reason.SERVING), NOTHING) == ()
+
+
+def test_trouble_of_the_model_cache_is_told_once_for_each_message() -> None:
+    def status(message: str, hit: int = 0) -> ModelDeploymentStatus:
+        return ModelDeploymentStatus(cache=CacheStatus(hit=hit, message=message))
+
+    (told,) = happenings(NOTHING, status("It is full."))
+    assert told == Happening(reason=Reason.MODEL_CACHE_UNAVAILABLE, message="It is full.", warning=True)
+    assert happenings(status("It is full."), status("It is full.", hit=2)) == ()
+    assert [each.message for each in happenings(status("It is full."), status("It is gone."))] == ["It is gone."]
+    assert happenings(status("It is full."), status("")) == ()
+    assert happenings(status("It is full."), NOTHING) == ()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conch.api import names
+from conch.api import names, pod
 from conch.app.projections import controller_of, project_child, project_gateway_pod, project_node, project_pod
 from conch.core.desired.service import direct_service
 from conch.core.observed import (
@@ -43,7 +43,7 @@ def _scheduled(status: str, reason: str = "") -> dict[str, Any]:
 
 
 def test_a_pod_that_nobody_has_looked_at_is_pending_and_nothing_else() -> None:
-    assert _pod() == ObservedPod(name="p", uid="u", workload="w1")
+    assert _pod() == ObservedPod(name="p", uid="u", workload="w1", waits_for_scheduler="default-scheduler")
 
 
 def test_a_pod_that_no_node_takes_tells_why() -> None:
@@ -51,8 +51,39 @@ def test_a_pod_that_no_node_takes_tells_why() -> None:
     assert (pod.scheduled, pod.unschedulable_message) == (False, "0/3 nodes are available")
 
 
-def test_a_pod_that_is_held_back_on_purpose_is_not_unschedulable() -> None:
-    assert _pod(_scheduled("False", "SchedulingGated")).unschedulable_message == ""
+def test_a_pod_that_a_queue_holds_back_finds_no_node_either_and_tells_that_it_is_held() -> None:
+    pod = _pod(_scheduled("False", "SchedulingGated"))
+    assert (pod.gated, pod.unschedulable_message, pod.waits_for_scheduler) == (True, "0/3 nodes are available", "")
+    assert not _pod(_scheduled("False", "Unschedulable")).gated
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "waits_for"),
+    [
+        ({"schedulerName": "volcano"}, {}, "volcano"),
+        ({"schedulerName": "volcano"}, _scheduled("False", "Unschedulable"), ""),
+        ({"schedulerName": "volcano"}, _scheduled("True"), ""),
+        # Whoever has put it there has no need of a scheduler.
+        ({"schedulerName": "volcano", "nodeName": "node-1"}, {}, ""),
+    ],
+)
+def test_a_scheduler_that_has_said_nothing_is_waited_for(
+    spec: dict[str, Any], status: dict[str, Any], waits_for: str
+) -> None:
+    live = {"metadata": {"name": "p", "uid": "u"}, "spec": spec, "status": status}
+    assert project_pod(live).waits_for_scheduler == waits_for
+
+
+def test_claims_that_were_not_made_yet_are_told_by_their_templates() -> None:
+    claims = [
+        {"name": "gpu", "resourceClaimTemplateName": "two-h100"},
+        {"name": "nic", "resourceClaimTemplateName": "one-nic"},
+        {"name": "mine", "resourceClaimName": "by-hand"},
+    ]
+    live = {"metadata": {"name": "p", "uid": "u"}, "spec": {"resourceClaims": claims}}
+    assert project_pod(live).missing_claims == ("two-h100", "one-nic")
+    made = [{"name": "gpu", "resourceClaimName": "p-gpu-x7k2p"}]
+    assert project_pod({**live, "status": {"resourceClaimStatuses": made}}).missing_claims == ("one-nic",)
 
 
 def test_a_pod_that_has_a_node_is_scheduled() -> None:
@@ -133,6 +164,24 @@ def test_a_child_has_what_names_it_and_nobody_who_controls_it() -> None:
 
 def test_a_child_that_is_going_says_so() -> None:
     assert _child(ChildKind.SERVICE, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}).deleting
+
+
+@pytest.mark.parametrize(
+    ("data", "instances"),
+    [
+        ({pod.ASSIGNMENT_FILE: '{"revision": "r", "instances": 3}'}, 3),
+        ({pod.ASSIGNMENT_FILE: '{"revision": "r"}'}, None),
+        ({pod.ASSIGNMENT_FILE: '{"instances": 65}'}, None),
+        ({pod.ASSIGNMENT_FILE: '{"instances": true}'}, None),
+        ({pod.ASSIGNMENT_FILE: '{"instances": "3"}'}, None),
+        ({pod.ASSIGNMENT_FILE: "[1]"}, None),
+        ({pod.ASSIGNMENT_FILE: "{"}, None),
+        ({}, None),
+    ],
+)
+def test_an_assignment_tells_how_many_instances_it_asks_for(data: dict[str, str], instances: int | None) -> None:
+    assert _child(ChildKind.CONFIG_MAP, data=data).instances == instances
+    assert _child(ChildKind.CONFIG_MAP).instances is None
 
 
 def test_an_owner_that_is_not_the_controller_controls_nothing() -> None:
@@ -282,3 +331,14 @@ def test_a_pod_tells_when_it_was_made_and_whether_it_is_marked() -> None:
     assert (pod.created, pod.marked_for_removal) == ("2026-01-01T00:00:00Z", False)
     assert _pod(annotations={"controller.kubernetes.io/pod-deletion-cost": "-1000"}).marked_for_removal
     assert not _pod(annotations={"controller.kubernetes.io/pod-deletion-cost": "5"}).marked_for_removal
+
+
+@pytest.mark.parametrize("mounts", [True, False])
+def test_a_deployment_tells_whether_its_pods_mount_the_model_cache(mounts: bool) -> None:
+    source = {"name": "source", "persistentVolumeClaim": {"claimName": "model-cache"}}
+    cache = {"name": "model-cache", "persistentVolumeClaim": {"claimName": "any"}}
+    template = {"spec": {"volumes": [source, *([cache] if mounts else [])]}}
+    metadata = {"name": "d", "uid": "u", "resourceVersion": "1"}
+    child = project_child(ChildKind.DEPLOYMENT, {"metadata": metadata, "spec": {"template": template}})
+    assert isinstance(child, ObservedDeployment)
+    assert child.mounts_cache is mounts

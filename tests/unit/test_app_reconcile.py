@@ -23,7 +23,7 @@ from conch.core.actions import Delete
 from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild, ObservedContainer
 from conch.core.scaling.view import ScalingView
 from conch.kube.client import KubeClient
-from conch.kube.errors import ApiError
+from conch.kube.errors import ApiError, ApiUnavailableError
 from conch.kube.reflector import ObjectKey
 from conch.kube.resources import Resource
 from conch.runtime.leadership import NotLeadingError
@@ -41,6 +41,7 @@ class Scene:
     def __init__(self, world: World) -> None:
         self.world = world
         self.did: list[str] = []
+        self.event_names: list[str] = []
         self.fail: dict[str, Exception] = {}
         self.fence: Callable[[], float] = lambda: 9.5
         self.queue: WorkQueue[ObjectKey] = WorkQueue()
@@ -114,6 +115,7 @@ class Scene:
 
     async def create(self, _resource: Resource, body: dict[str, Any], *, within_seconds: float, **_: Any) -> None:
         assert within_seconds <= 2
+        self.event_names.append(body["metadata"]["name"])
         self._do(f"event {body['reason']}")
 
     async def tell_pins(self, _orders: object, _owner: object) -> None:
@@ -234,6 +236,24 @@ async def test_an_action_that_fails_is_told_and_raised() -> None:
     with pytest.raises(ApiError):
         await scene.reconcile()
     assert scene.did[-2:] == ["Apply", f"event {Reason.STARTING}"]
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (ApiUnavailableError("no answer within 2 s"), 2),
+        (ApiError(409, "AlreadyExists", "it was written", what="event"), 1),
+        (ApiError(403, "Forbidden", "the namespace is going", what="event"), 1),
+    ],
+    ids=["no answer", "there already", "refused"],
+)
+async def test_an_event_that_nobody_answered_is_told_again(error: Exception, times: int) -> None:
+    scene = Scene(World(spec=SPEC))
+    event = f"event {Reason.STARTING}"
+    scene.fail[event] = error
+    await scene.reconcile()
+    assert [each for each in scene.did if each == event] == [event] * times
+    assert len(set(scene.event_names)) == 1, "what was written after all is not written twice"
 
 
 @pytest.mark.parametrize("error", [NotLeadingError("lost"), asyncio.CancelledError()], ids=["lease lost", "stopped"])

@@ -9,11 +9,15 @@ import pytest
 import yaml
 
 from conch.api import gateway_pod, names
+from conch.api.gpu import CLAIMS_MOST
+from conch.gateway.envoy.external_authorization import ExternalAuthorization
+from conch.gateway.settings import GatewaySettings
 from conch.settings import OperatorSettings, SettingsError
 from tests import generate
 from tests.cluster import binaries
 from tests.conftest import Golden
 
+_POLICY: Final = "ValidatingAdmissionPolicy"
 FILES: Final = Path(__file__).parents[1] / "golden" / "chart"
 
 
@@ -67,15 +71,22 @@ def test_every_setting_can_be_set() -> None:
         "modelPods.endpointPropagationSeconds": "7",
         "modelPods.drainTimeoutSeconds": "70",
         "modelPods.surgePatienceSeconds": "80",
+        "modelPods.stableLostPatienceSeconds": "130",
         "modelPods.coldStartPriorSeconds": "90",
+        "modelCache.claimName": "models",
+        "modelCache.limit": "2Ti",
         "policy.sources.schemes": "{s3,https,http}",
         "policy.sources.allowedHosts": "{a.example.com,*.b.example.com}",
         "policy.sources.httpHosts": "{a.example.com}",
         "policy.sources.privateHosts": "{b.example.com}",
         "policy.sources.cloudMetadata": "true",
         "policy.models.backends": "{onnxruntime,python}",
+        "networkPolicy.enabled": "false",
+        "networkPolicy.portRanges": "false",
+        "networkPolicy.metricsFrom[0].ipBlock.cidr": "10.0.0.0/8",
         "gateway.ports.first": "20000",
         "gateway.ports.last": "32767",
+        "gateway.tls.secretName": "certificate",
         "workers": "3",
         "resyncMinutes": "4",
         "log.format": "console",
@@ -99,8 +110,10 @@ def test_every_setting_can_be_set() -> None:
             "endpointPropagationSeconds": 7,
             "drainTimeoutSeconds": 70,
             "surgePatienceSeconds": 80,
+            "stableLostPatienceSeconds": 130,
             "coldStartPriorSeconds": 90,
         },
+        "modelCache": {"claimName": "models", "limit": "2Ti"},
         "sourcePolicy": {
             "schemes": ["s3", "https", "http"],
             "allowedHosts": ["a.example.com", "*.b.example.com"],
@@ -109,7 +122,8 @@ def test_every_setting_can_be_set() -> None:
             "cloudMetadata": True,
             "backends": ["onnxruntime", "python"],
         },
-        "gateway": {"portsFirst": 20000, "portsLast": 32767},
+        "networkPolicy": {"enabled": False, "metricsFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+        "gateway": {"portsFirst": 20000, "portsLast": 32767, "tls": True},
         "workers": 3,
         "resyncMinutes": 4,
         "logFormat": "console",
@@ -130,14 +144,37 @@ def test_every_setting_can_be_set() -> None:
         ("log.level=loud", "/log/level"),
         ("image.digest=latest", "/image/digest"),
         ("modelPods.volumeLimit=much", "/modelPods/volumeLimit"),
+        ("modelCache.claimName=Models", "/modelCache/claimName"),
+        ("modelCache.limit=much", "/modelCache/limit"),
+        ("modelCache.size=1Gi", "additional properties 'size' not allowed"),
         ("policy.images.allowed={registry.example.com/triton *}", "/policy/images/allowed/0"),
         ("policy.gpuResources={gpu}", "/policy/gpuResources/0"),
+        ("policy.schedulers={My Scheduler}", "/policy/schedulers/0"),
+        ("prePull.image=a", "additional properties 'image' not allowed"),
+        ("prePull.enabled=yes", "/prePull/enabled"),
+        ("prePull.images={a b}", "/prePull/images/0"),
+        ("prePull.tolerations[0].key=a,prePull.tolerations[0].effect=Never", "/prePull/tolerations/0/effect"),
         ("policy.images.allowed={'}", "/policy/images/allowed/0"),
+        ("networkPolicy.enabled=yes", "/networkPolicy/enabled"),
+        ("networkPolicy.egress=true", "additional properties 'egress' not allowed"),
+        ("networkPolicy.metricsFrom[0].podSelector.matchLabels.app=a", "/networkPolicy/metricsFrom/0"),
+        ("networkPolicy.metricsFrom[0].ipBlock.cidr=all", "/networkPolicy/metricsFrom/0/ipBlock/cidr"),
         ("gateway.replicas=0", "/gateway/replicas"),
         ("gateway.accessLog=true", "/gateway/accessLog"),
         ("gateway.drainSeconds=0", "/gateway/drainSeconds"),
         ("gateway.ports.first=1023", "/gateway/ports/first"),
         ("gateway.ports.last=32768", "/gateway/ports/last"),
+        ("gateway.tls.secretName=My_Secret", "/gateway/tls/secretName"),
+        ("gateway.tls.enabled=true", "additional properties 'enabled' not allowed"),
+        ("gateway.apiKeys.secretName=a/b", "/gateway/apiKeys/secretName"),
+        ("gateway.apiKeys.keys={a}", "additional properties 'keys' not allowed"),
+        ("gateway.externalAuthorization.address=authz", "/gateway/externalAuthorization/address"),
+        ("gateway.externalAuthorization.address=http://authz:9000", "/gateway/externalAuthorization/address"),
+        ("gateway.externalAuthorization.address=authz:65536", "/gateway/externalAuthorization/address"),
+        ("gateway.externalAuthorization.timeoutMs=0", "/gateway/externalAuthorization/timeoutMs"),
+        ("gateway.externalAuthorization.tls=yes", "/gateway/externalAuthorization/tls"),
+        ("gateway.externalAuthorization.failOpen=true", "additional properties 'failOpen' not allowed"),
+        ("gateway.externalAuthorization.caSecretName=ca", "address and tls: true are needed too"),
     ],
 )
 def test_the_schema_refuses(option: str, message: str) -> None:
@@ -175,6 +212,68 @@ def test_allowed_images(triton: str, allowed: str, expected: list[str]) -> None:
     policy = objects["ValidatingAdmissionPolicy", "conch-runtime-images"]
     variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
     assert json.loads(variables["allowed"]) == expected
+
+
+def test_allowed_schedulers() -> None:
+    policy = _objects("--set", "policy.schedulers={default-scheduler,volcano}")[_POLICY, "conch-references"]
+    variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
+    assert json.loads(variables["schedulers"]) == ["default-scheduler", "volcano"]
+
+
+def test_each_device_claim_that_the_api_allows_is_checked() -> None:
+    validations = _objects()[_POLICY, "conch-references"]["spec"]["validations"]
+    checked = [each for each in validations if "resourceclaimtemplates" in each["expression"]]
+    assert len(checked) == CLAIMS_MOST
+    assert f"variables.claimTemplates.size() <= {CLAIMS_MOST}" in {each["expression"] for each in validations}
+
+
+def test_images_are_pulled_beforehand_only_where_asked_for() -> None:
+    assert ("DaemonSet", "conch-pre-pull") not in _objects()
+
+
+def _pre_pull(*options: str) -> dict[str, Any]:
+    objects = _objects("--set", "prePull.enabled=true", *options)
+    template: dict[str, Any] = objects["DaemonSet", "conch-pre-pull"]["spec"]["template"]
+    assert template["metadata"]["labels"] == objects["DaemonSet", "conch-pre-pull"]["spec"]["selector"]["matchLabels"]
+    pod: dict[str, Any] = template["spec"]
+    return pod
+
+
+def test_every_image_of_model_pods_is_kept_by_a_container_that_sleeps() -> None:
+    pod = _pre_pull("--set", "prePull.images={a/triton:1,nvcr.io/nvidia/tritonserver:26.07-py3,b/triton:2}")
+    images = [container["image"] for container in pod["containers"]]
+    assert images == ["nvcr.io/nvidia/tritonserver:26.07-py3", "conch:0.1.0", "a/triton:1", "b/triton:2"]
+    assert len({container["name"] for container in pod["containers"]}) == len(images)
+    assert [container["command"] for container in pod["containers"]] == [["sleep", "infinity"]] * len(images)
+    assert "initContainers" not in pod, "what has ended keeps no image"
+
+
+def test_who_pulls_beforehand_can_do_nothing_else() -> None:
+    pod = _pre_pull("--set", "image.pullSecrets={registry}")
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["env"] == [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+        assert container["resources"]["requests"] == {"cpu": "1m", "memory": "8Mi"}
+        assert "volumeMounts" not in container
+    assert "volumes" not in pod
+
+
+def test_images_are_pulled_to_the_nodes_of_model_pods() -> None:
+    pod = _pre_pull()
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    selector = r"prePull.nodeSelector.nvidia\.com/gpu\.present=null,prePull.nodeSelector.pool=serving"
+    chosen = _pre_pull("--set", selector, "--set-json", 'prePull.tolerations=[{"operator":"Exists"}]')
+    assert chosen["nodeSelector"] == {"pool": "serving"}
+    assert chosen["tolerations"] == [{"operator": "Exists"}]
 
 
 def test_a_digest_wins_over_the_tag() -> None:
@@ -274,6 +373,11 @@ def test_gateway_pods_are_those_that_the_operator_looks_for() -> None:
     assert objects["PodDisruptionBudget", "conch-gateway"]["spec"]["selector"]["matchLabels"] == names.GATEWAY_LABELS
 
 
+def test_operator_pods_are_those_that_model_pods_let_in() -> None:
+    template = _objects()["Deployment", "conch-operator"]["spec"]["template"]
+    assert template["metadata"]["labels"].items() >= names.OPERATOR_LABELS.items()
+
+
 def test_gateways_are_two_spread_over_nodes_and_leave_one_at_a_time() -> None:
     objects = _objects()
     deployment = objects["Deployment", "conch-gateway"]["spec"]
@@ -353,6 +457,50 @@ def test_what_the_sidecar_is_told() -> None:
     }
     assert told("--set", "gateway.accessLog=json")["CONCH_GATEWAY_ACCESS_LOG"] == "true"
     assert told("--set", "gateway.maxRequestHeadersKib=96")["CONCH_GATEWAY_MAX_REQUEST_HEADERS_KIB"] == "96"
+
+
+def test_the_certificate_is_mounted_for_both_only_where_a_secret_is_named_and_must_be_whole() -> None:
+    template = _gateway(_objects("--set", "gateway.tls.secretName=certificate"))
+    sidecar, envoy = _sidecar_and_envoy(template)
+    folder = gateway_pod.TLS_FOLDER
+    assert _mounts(sidecar)[folder] == _mounts(envoy)[folder] == {"name": "tls", "mountPath": folder, "readOnly": True}
+    assert _env(sidecar)["CONCH_GATEWAY_TLS_FOLDER"] == folder
+    secret = _volumes(template)["tls"]["secret"]
+    assert (secret["secretName"], secret["defaultMode"], "optional" in secret) == ("certificate", 0o440, False)
+    assert [item["key"] for item in secret["items"]] == ["tls.crt", "tls.key"]
+    assert "tls" not in _volumes(_gateway(_objects()))
+
+
+def test_api_keys_are_mounted_for_the_sidecar_only() -> None:
+    template = _gateway(_objects("--set", "gateway.apiKeys.secretName=clients"))
+    sidecar, envoy = _sidecar_and_envoy(template)
+    folder = gateway_pod.API_KEYS_FOLDER
+    assert _mounts(sidecar)[folder] == {"name": "api-keys", "mountPath": folder, "readOnly": True}
+    assert folder not in _mounts(envoy)
+    assert _env(sidecar)["CONCH_GATEWAY_API_KEYS_FOLDER"] == folder
+    # A Secret that is deleted takes the keys away: the kubelet would leave one that is not optional as it was.
+    mounted = {"secretName": "clients", "defaultMode": 0o440, "optional": True}
+    assert _volumes(template)["api-keys"]["secret"] == mounted
+
+
+def test_the_sidecar_is_told_of_an_authorisation_service_and_envoy_has_its_authority() -> None:
+    def told(*values: str) -> tuple[ExternalAuthorization | None, dict[str, Any]]:
+        options = [part for each in values for part in ("--set", f"gateway.externalAuthorization.{each}")]
+        sidecar, envoy = _sidecar_and_envoy(
+            _gateway(_objects(*options, "--set", "gateway.envoy.resources.limits=null"))
+        )
+        return GatewaySettings.from_env(_env(sidecar)).authorization, _mounts(envoy)
+
+    folder = gateway_pod.AUTHORIZATION_FOLDER
+    service, mounts = told("address=authz.security.svc:9000", "timeoutMs=250", "tls=true", "caSecretName=authority")
+    assert service == ExternalAuthorization(
+        host="authz.security.svc", port=9000, timeout_milliseconds=250, tls=True, ca_file=Path(folder, "ca.crt")
+    )
+    assert mounts[folder] == {"name": "authorization-ca", "mountPath": folder, "readOnly": True}
+    service, mounts = told("address=authz.security.svc:9000")
+    assert service == ExternalAuthorization(host="authz.security.svc", port=9000, timeout_milliseconds=1000)
+    assert folder not in mounts
+    assert told()[0] is None
 
 
 def _env(container: dict[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,8 @@ from conch.client.http_server import HEADER_LENGTH
 from conch.kube import resources
 from conch.kube.errors import ApiError
 from conch.kube.resources import Resource
+from tests.cluster.ports import free_port
+from tests.stores import tls
 from tests.support.waiting import until
 from tests.unit.test_client_target import STABLE, pod
 from tests.unit.test_why_chain import body
@@ -166,12 +169,6 @@ class Forwarding:
         await asyncio.wait({self.task})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_both_ports_lead_to_a_pod_and_kubectl_ends_with_it(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +194,20 @@ async def test_via_gateway_both_lead_to_the_objects_port(cluster: Cluster, capsy
     assert "-> pod gateway-1 (gateway)" in forwarding.output
     assert cluster.log[0].startswith("port-forward --namespace=conch-system --address=127.0.0.1 pod/gateway-1 ")
     assert cluster.log[0].count(":10007") == 2
+
+
+async def test_over_tls_it_says_by_which_name_the_gateway_is_known(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "https://sentiment.team-a.svc:8000"
+    cluster.owner, cluster.gateways = body(gateway={"port": 10_007}, url=url), [pod("gateway-1")]
+    cluster.pods = {"gateway-1": cluster.gateways[0]}
+    async with Forwarding(capsys, via_gateway=True, namespace="team-a") as forwarding:
+        await forwarding.until_forwarded("gateway-1")
+        await _until(lambda: "Its certificate is for sentiment.team-a.svc" in forwarding.output, forwarding)
+    port = forwarding.options["http_port"]
+    assert f"https://127.0.0.1:{port} -> pod gateway-1" in forwarding.output
+    assert f"curl --connect-to sentiment.team-a.svc::127.0.0.1:{port} " in forwarding.output
 
 
 async def test_when_kubectl_loses_the_pod_another_one_is_taken(
@@ -328,6 +339,7 @@ class Model:
         self.release = threading.Event()
         self.release.set()
         self.asked: list[str] = []
+        self.headers: list[dict[str, str]] = []
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -339,6 +351,7 @@ class Model:
 
     async def infer(self, request: web.Request) -> web.Response:
         content = await request.read()
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         await asyncio.to_thread(self.release.wait, 30)
         if self.status != 200:
             return web.Response(status=self.status, text="upstream connect error", headers={"Retry-After": "1"})
@@ -349,7 +362,7 @@ class Model:
 
 
 @contextmanager
-def serving(model: Model) -> Iterator[int]:
+def serving(model: Model, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """In a thread of its own; gives the port."""
     loop, ports = asyncio.new_event_loop(), list[int]()
     begun = threading.Event()
@@ -360,15 +373,21 @@ def serving(model: Model) -> Iterator[int]:
         application.router.add_post("/v2/models/sentiment/infer", model.infer)
         runner = web.AppRunner(application)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         ports.append(runner.addresses[0][1])
         begun.set()
         return runner
 
+    async def end(runner: web.AppRunner) -> None:
+        await runner.cleanup()
+        # Connections close their sockets in the rounds after that.
+        for _ in range(5):
+            await asyncio.sleep(0)
+
     def work() -> None:
         runner = loop.run_until_complete(serve())
         loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
+        loop.run_until_complete(end(runner))
         loop.close()
 
     thread = threading.Thread(target=work)
@@ -410,6 +429,89 @@ def test_infer_goes_through_a_gateway(cluster: Cluster, inputs: Path, monkeypatc
     assert done.exit_code == 0, done.output
     assert " ms (http, pod gateway-1, gateway)" in done.stdout
     assert cluster.log[0] == "port-forward --namespace=elsewhere --address=127.0.0.1 pod/gateway-1 :10007"
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text("s3cret-key-of-a-client\n")
+    return path
+
+
+def test_infer_verifies_a_gateway_by_the_objects_name_and_shows_it_the_key(
+    cluster: Cluster, inputs: Path, key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = (tls.issue(tmp_path / name, f"{name}.team-a.svc") for name in ("sentiment", "other"))
+    own_ca, other_ca = tmp_path / "own.crt", tmp_path / "other.crt"
+    own_ca.write_text(own.ca_certificate)
+    other_ca.write_text(other.ca_certificate)
+    url = "https://sentiment.team-a.svc:8000"
+    cluster.owner, cluster.gateways = body(gateway={"port": 10_007}, url=url), [pod("gateway-1")]
+    model = Model()
+    command = ("infer", "sentiment", "--input", inputs, "--via-gateway", "--api-key-file", key_file)
+    with serving(model, own.server_context()) as port:
+        monkeypatch.setenv("KUBECTL_FREE_PORT", str(port))
+        done = invoke(*command, "--ca-certificate", own_ca)
+        assert done.exit_code == 0, done.output
+        assert model.headers[-1]["authorization"] == "Bearer s3cret-key-of-a-client"
+        asked = len(model.headers)
+        refused = invoke(*command, "--ca-certificate", other_ca)
+        assert (refused.exit_code, "certificate" in refused.stderr) == (2, True), refused.output
+    with serving(model, other.server_context()) as port:
+        monkeypatch.setenv("KUBECTL_FREE_PORT", str(port))
+        refused = invoke(*command, "--ca-certificate", other_ca)
+        assert (refused.exit_code, "Hostname mismatch" in refused.stderr) == (2, True), refused.output
+    assert len(model.headers) == asked, "nothing is said to a server that is not known"
+
+
+def test_infer_speaks_tls_to_an_address_and_takes_the_key_from_the_environment(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONCH_API_KEY", "key-from-the-environment")
+    server = tls.issue(tmp_path / "pki", "127.0.0.1")
+    authority = tmp_path / "ca.crt"
+    authority.write_text(server.ca_certificate)
+    model = Model()
+    with serving(model, server.server_context()) as port:
+        command = ("infer", "sentiment", "--input", inputs, "--address", f"127.0.0.1:{port}")
+        assert invoke(*command, "--ca-certificate", authority).exit_code == 0
+        assert model.headers[-1]["authorization"] == "Bearer key-from-the-environment"
+        assert "certificate" in invoke(*command, "--tls").stderr, "this machine does not know the authority"
+
+
+def test_infer_tells_an_address_no_key_in_clear_text_but_one_that_is_named(inputs: Path, tmp_path: Path) -> None:
+    key_file = tmp_path / "batch.key"
+    key_file.write_text("key-of-batch-0123456789\nnamespaces: team-a team-b\n")
+    model = Model()
+    with serving(model) as port, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CONCH_API_KEY", "key-from-the-environment")
+        command = ("infer", "sentiment", "--input", inputs, "--address", f"127.0.0.1:{port}")
+        assert invoke(*command).exit_code == 0
+        assert not [headers for headers in model.headers if "authorization" in headers]
+        assert invoke(*command, "--api-key-file", key_file).exit_code == 0
+        assert model.headers[-1]["authorization"] == "Bearer key-of-batch-0123456789", "its first line"
+
+
+def test_a_pod_of_the_model_is_not_told_the_key(
+    cluster: Cluster, inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONCH_API_KEY", "key-from-the-environment")
+    model = Model()
+    with serving(model) as port:
+        monkeypatch.setenv("KUBECTL_FREE_PORT", str(port))
+        assert invoke("infer", "sentiment", "--input", inputs).exit_code == 0
+    assert cluster.pods
+    assert not [headers for headers in model.headers if "authorization" in headers]
+
+
+def test_files_that_hold_no_certificate_and_no_key_are_told(inputs: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    command = ("infer", "sentiment", "--input", inputs, "--address", "127.0.0.1:1")
+    assert "holds no certificates in PEM" in invoke(*command, "--ca-certificate", empty).stderr
+    assert "is empty" in invoke(*command, "--api-key-file", empty).stderr
+    (tmp_path / "two").write_text("one two")
+    assert "holds characters that no key has" in invoke(*command, "--api-key-file", tmp_path / "two").stderr
 
 
 def test_a_request_that_takes_long_is_said_to_wait(
@@ -459,6 +561,8 @@ def test_a_golden_set_that_differs_exits_with_1(tmp_path: Path) -> None:
     [
         (["--address", "a:1", "-n", "team-a"], "--address asks a server directly"),
         (["--address", "a:1", "--via-gateway"], "--address asks a server directly"),
+        (["--tls"], "--tls is for --address"),
+        (["--ca-certificate", __file__], "A pod of the model knows neither TLS nor keys"),
         (["--sample", "1"], "--sample chooses from the set that --golden names"),
         (["-o", "yaml"], "--output is text, json or a FILE.npz to write, not 'yaml'"),
     ],

@@ -70,6 +70,16 @@ def test_a_gateway_has_one_port_for_both() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [("https://sentiment.team-a.svc:8000", "sentiment.team-a.svc"), ("http://sentiment.team-a.svc:8000", None)],
+)
+def test_where_gateways_speak_tls_their_certificate_names_the_object(url: str, name: str | None) -> None:
+    owner = parse(body(gateway={"port": 10_001}, url=url, stable=STABLE))
+    assert choose_gateway(owner, [pod("gateway-a")], namespace="conch-system").tls_server_name == name
+    assert choose_model_pod(owner, [pod("a")]).tls_server_name is None
+
+
 def test_without_a_port_or_a_ready_gateway_it_says_so() -> None:
     with pytest.raises(ClientError, match=r"has no port on the gateways: its gateway\.mode is Direct, or"):
         choose_gateway(parse(body()), [pod("gateway-a")], namespace="conch-system")

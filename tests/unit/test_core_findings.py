@@ -142,6 +142,7 @@ def _owned(id_: ChildId, controller: Controller | None) -> dict[ChildId, Observe
 
 def refused_pods(error: str) -> dict[ChildId, ObservedChild]:
     deployment = ObservedDeployment(
+        mounts_cache=False,
         replicas=1,
         id=DEPLOYMENT,
         uid="d",

@@ -8,15 +8,18 @@ from conch.api.assignment import AgentPhase
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
-from conch.core.finding import Severity
+from conch.core.finding import UNREACHABLE, Severity
 from conch.core.observed import ObservedContainer
 from tests.unit.test_core_findings import (
     DEPLOYMENT,
+    ROUTED,
     SECRET_TEXT,
     SERVICE,
+    a_gateway,
     a_pod,
     expect,
     find,
+    listing,
     refused_pods,
     reporting,
     waiting,
@@ -41,6 +44,36 @@ def test_a_missing_mig_slice_is_named_by_its_own_resource() -> None:
     expect(find(pod, spec=spec), Severity.BLOCKED, Reason.WAITING_FOR_GPU, "2 free nvidia.com/mig-1g.10gb")
 
 
+CLAIMED = {
+    "model": {"version": 1, "source": {"uri": "https://h/a"}},
+    "gpu": {"claims": [{"name": "gpu", "resourceClaimTemplateName": "two-h100"}]},
+}
+NO_DEVICE = "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable."
+
+
+def test_a_claim_for_which_no_device_is_left_is_named_by_its_template() -> None:
+    words = ("1 of 2 replicas", "two-h100 (gpu.claims)", "cannot allocate all claims", "lower replicas")
+    finding = find(a_pod(unschedulable_message=NO_DEVICE), spec=CLAIMED, replicas=2)
+    expect(finding, Severity.BLOCKED, Reason.WAITING_FOR_GPU, *words)
+
+
+def test_a_pod_with_claims_asks_for_no_counted_gpu() -> None:
+    finding = find(a_pod(unschedulable_message="1 Insufficient nvidia.com/gpu"), spec=CLAIMED)
+    expect(finding, Severity.BLOCKED, Reason.UNSCHEDULABLE)
+
+
+def test_a_pod_that_its_queue_does_not_admit_names_the_queue() -> None:
+    spec = {"model": CLAIMED["model"], "scheduling": {"queueName": "team-a"}}
+    held = a_pod(gated=True, unschedulable_message="Scheduling is blocked due to non-empty scheduling gates")
+    words = ("1 of 2 replicas", "the queue team-a (scheduling.queueName)", "LocalQueue team-a", "lower replicas")
+    expect(find(held, spec=spec, replicas=2), Severity.BLOCKED, Reason.QUOTA_BLOCKED, *words)
+
+
+def test_a_pod_that_somebody_else_holds_back_says_so() -> None:
+    held = a_pod(gated=True, unschedulable_message="Scheduling is blocked due to non-empty scheduling gates")
+    expect(find(held), Severity.BLOCKED, Reason.QUOTA_BLOCKED, "non-empty scheduling gates", "has to open them")
+
+
 def test_a_pod_that_fits_nowhere_for_another_cause_is_not_waiting_for_a_gpu() -> None:
     pod = a_pod(unschedulable_message="0/3 nodes are available: 3 Insufficient cpu.")
     words = ("3 Insufficient cpu", "runtime.resources", "scheduling")
@@ -49,6 +82,29 @@ def test_a_pod_that_fits_nowhere_for_another_cause_is_not_waiting_for_a_gpu() ->
 
 def test_a_pod_that_found_its_node_waits_no_longer() -> None:
     expect(find(replace(UNSCHEDULABLE, scheduled=True)), Severity.PROGRESSING, Reason.STARTING)
+
+
+SILENT = a_pod(waits_for_scheduler="volcano", created="2025-12-31T23:59:00Z")
+
+
+def test_a_scheduler_that_says_nothing_for_long_is_named() -> None:
+    words = ("1 of 2 replicas", "60 s", "the scheduler volcano", "scheduling.schedulerName")
+    expect(find(SILENT, replicas=2), Severity.BLOCKED, Reason.UNSCHEDULABLE, *words)
+
+
+def test_a_scheduler_may_take_its_time() -> None:
+    expect(find(replace(SILENT, created="2025-12-31T23:59:01Z")), Severity.PROGRESSING, Reason.STARTING)
+
+
+def test_a_claim_that_nobody_makes_is_named_and_not_the_scheduler() -> None:
+    finding = find(replace(SILENT, missing_claims=("two-h100",)), spec=CLAIMED)
+    assert finding is not None
+    assert "volcano" not in finding.message
+    expect(finding, Severity.BLOCKED, Reason.UNSCHEDULABLE, "ResourceClaimTemplate two-h100", "gpu.claims")
+
+
+def test_a_pod_without_a_node_comes_before_one_that_nobody_has_looked_at() -> None:
+    expect(find(UNSCHEDULABLE, SILENT, replicas=2), Severity.BLOCKED, Reason.WAITING_FOR_GPU)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +223,14 @@ def test_a_claim_that_does_not_exist_is_a_source_that_is_not_found() -> None:
 
 def test_an_agent_that_never_answered_keeps_a_ready_candidate_from_the_traffic_and_is_named() -> None:
     pod = a_pod(ready=True, agent_unreachable=True)
-    expect(find(pod), Severity.STALLED, Reason.AGENT_UNREACHABLE, "sentiment-w1-0", "8080", "NetworkPolicy")
+    expect(find(pod), Severity.STALLED, Reason.AGENT_UNREACHABLE, "sentiment-w1-0", "8080", UNREACHABLE)
+
+
+def test_a_gateway_that_does_not_answer_is_named_with_what_may_be_in_the_way() -> None:
+    serving = replace(reporting(AgentPhase.READY), ready=True)
+    silent = a_gateway("g1", heard=False)
+    finding = find(serving, routing=ROUTED, gateways=(silent,), children=listing(silent.address))
+    expect(finding, Severity.PROGRESSING, Reason.GATEWAY_SILENT, "g1", "8080", UNREACHABLE)
 
 
 def _was(reason: Reason, *, generation: int = 1) -> ModelDeploymentStatus:

@@ -47,6 +47,7 @@ NEWER = InstallationPolicy(
     image_pull_policy="Always",
     model_volume_limit="99Gi",
     model_volume_request="9Gi",
+    network_access=POLICY.network_access,
     agent_cpu="2",
     agent_memory="9Gi",
     endpoint_propagation=timedelta(seconds=60),
@@ -427,6 +428,49 @@ def test_a_pod_without_a_gpu_gets_none_of_the_nodes(gpus: int, devices: list[str
     (deployment,) = [each for each in applied if each.id.kind is ChildKind.DEPLOYMENT]
     (container,) = deployment.body["spec"]["template"]["spec"]["containers"]
     assert [each["value"] for each in container["env"] if each["name"] == "NVIDIA_VISIBLE_DEVICES"] == devices
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tolerated", "cpus"),
+    [
+        ({}, True, []),
+        ({"claims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]}, True, []),
+        ({"count": 0, "claims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]}, True, []),
+        ({"count": 0}, False, ["2.5"]),
+    ],
+)
+def test_where_there_is_a_gpu_its_taint_is_tolerated_and_elsewhere_the_agent_knows_the_cpus(
+    gpu: dict[str, Any], tolerated: bool, cpus: list[str]
+) -> None:
+    world = World(spec={"model": MODEL, "gpu": gpu, "runtime": {"resources": {"cpu": "2500m"}}})
+    applied = [action.desired for action in world.plan().actions if isinstance(action, Apply)]
+    (deployment,) = [each for each in applied if each.id.kind is ChildKind.DEPLOYMENT]
+    pod = deployment.body["spec"]["template"]["spec"]
+    assert any(each["key"] == "nvidia.com/gpu" for each in pod["tolerations"]) is tolerated
+    (agent,), (triton,) = pod["initContainers"], pod["containers"]
+    assert [each["value"] for each in agent["env"] if each["name"] == "CONCH_TRITON_CPUS"] == cpus
+    # What a claim gives comes by the driver: nothing uncounted beside it.
+    assert any(each["name"] == "NVIDIA_VISIBLE_DEVICES" for each in triton["env"]) is (gpu != {})
+    assert ("nvidia.com/gpu" in triton["resources"]["limits"]) is (gpu == {})
+
+
+def test_a_scheduler_that_says_nothing_is_looked_at_again_when_it_has_taken_too_long() -> None:
+    """No event would come: nobody writes a condition where there is nobody."""
+    world = World(spec={"model": MODEL, "scheduling": {"schedulerName": "volcano"}})
+    world.settle()
+    world.run_pods()
+    (name,) = world.pods
+    silent = replace(world.pods[name], waits_for_scheduler="volcano", created=(world.now).isoformat())
+    world.pods[name] = silent
+    assert world.status.rollout is None or world.plan().requeue_after is not None
+    world.now += timedelta(seconds=59)
+    early = world.plan()
+    assert early.requeue_after is not None
+    assert early.requeue_after <= timedelta(seconds=2)
+    world.now += early.requeue_after
+    ready = world.plan().status.condition(ConditionType.READY)
+    assert ready is not None
+    assert (ready.reason, "volcano" in ready.message) == (Reason.UNSCHEDULABLE, True)
 
 
 def test_what_cannot_be_watched_is_looked_at_again_as_long_as_it_is_in_the_way() -> None:

@@ -10,6 +10,7 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.core.revision import revision_of, revision_part, with_revision_part
 
 MODEL: dict[str, Any] = {"version": 3, "source": {"uri": "https://models.example/a.onnx"}}
+CLAIM = {"name": "gpu", "resourceClaimTemplateName": "one-gpu"}
 DIGEST = "sha256:" + "ab" * 32
 
 WITH_NEW_PODS: dict[str, Mapping[str, Any]] = {
@@ -20,6 +21,10 @@ WITH_NEW_PODS: dict[str, Mapping[str, Any]] = {
     "model.format": {"model": {**MODEL, "format": "ONNX"}},
     "model.config": {"model": {**MODEL, "config": {"maxBatchSize": 8}}},
     "model.config.instanceGroups": {"model": {**MODEL, "config": {"instanceGroups": [{"count": 2}]}}},
+    "models": {"models": [{**MODEL, "name": "other"}]},
+    "model.config.instanceGroups.gpus": {
+        "model": {**MODEL, "config": {"instanceGroups": [{"count": 2, "kind": "GPU", "gpus": [0]}]}}
+    },
     "runtime.image": {"runtime": {"image": "triton:2"}},
     "runtime.resources.cpu": {"runtime": {"resources": {"cpu": "2"}}},
     "runtime.resources.memory": {"runtime": {"resources": {"memory": "8Gi"}}},
@@ -29,10 +34,17 @@ WITH_NEW_PODS: dict[str, Mapping[str, Any]] = {
     "gpu.count": {"gpu": {"count": 2}},
     "gpu.resource": {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}},
     "gpu.products": {"gpu": {"products": ["NVIDIA-L4"]}},
+    "gpu.claims": {"gpu": {"claims": [CLAIM]}},
+    "gpu.claims beside a counted one": {"gpu": {"count": 1, "claims": [CLAIM]}},
     "scheduling.nodeSelector": {"scheduling": {"nodeSelector": {"pool": "gpu"}}},
     "scheduling.tolerations": {"scheduling": {"tolerations": [{"key": "a"}]}},
     "scheduling.priorityClassName": {"scheduling": {"priorityClassName": "high"}},
     "scheduling.runtimeClassName": {"scheduling": {"runtimeClassName": "nvidia"}},
+    "scheduling.topologySpread": {
+        "scheduling": {"topologySpread": [{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]}
+    },
+    "scheduling.schedulerName": {"scheduling": {"schedulerName": "volcano"}},
+    "scheduling.queueName": {"scheduling": {"queueName": "team"}},
     "serviceAccountName": {"serviceAccountName": "reader"},
     "imagePullSecrets": {"imagePullSecrets": [{"name": "registry"}]},
 }
@@ -45,8 +57,9 @@ DEFAULTS: dict[str, Mapping[str, Any]] = {
     "runtime.resources": {"runtime": {"resources": {"cpu": "1", "memory": "4Gi"}}},
     "runtime.resources.cpu as a number": {"runtime": {"resources": {"cpu": 1}}},
     "runtime.sharedMemory": {"runtime": {"sharedMemory": "1Gi", "env": [], "logLevel": {"verbose": 0, "info": True}}},
-    "gpu": {"gpu": {"count": 1, "resource": "nvidia.com/gpu", "products": []}},
-    "scheduling": {"scheduling": {"nodeSelector": {}, "tolerations": []}},
+    "models": {"models": []},
+    "gpu": {"gpu": {"count": 1, "resource": "nvidia.com/gpu", "products": [], "claims": []}},
+    "scheduling": {"scheduling": {"nodeSelector": {}, "tolerations": [], "topologySpread": []}},
     "absent optionals": {"serviceAccountName": None, "imagePullSecrets": [], "replicas": None, "suspend": False},
 }
 

@@ -10,7 +10,7 @@ from conch.api.assignment import AgentPhase, AgentReport
 from conch.api.reasons import Reason
 from conch.api.status import Condition, ConditionStatus, ConditionType
 from conch.core.observed import ObservedPod
-from tests.sim.world import World
+from tests.sim.world import POLICY, World
 
 MODEL: dict[str, Any] = {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}
 NEXT: dict[str, Any] = {**MODEL, "version": 2}
@@ -181,7 +181,20 @@ def test_the_columns_show_a_candidate_only_beside_what_serves() -> None:
     assert world.plan().status.display.candidate == "2@0%"
 
 
-@pytest.mark.parametrize(("gpu", "shown"), [({"count": 2}, "2 nvidia.com/gpu"), ({"count": 0}, "")])
+CLAIM = {"name": "gpu", "resourceClaimTemplateName": "two-h100"}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "shown"),
+    [
+        ({}, "1 nvidia.com/gpu"),
+        ({"count": 2}, "2 nvidia.com/gpu"),
+        ({"count": 0}, ""),
+        ({"claims": [CLAIM]}, "claim two-h100"),
+        ({"count": 0, "claims": [CLAIM, {**CLAIM, "name": "b"}]}, "claim two-h100, claim two-h100"),
+        ({"count": 4, "claims": [CLAIM]}, "4 nvidia.com/gpu, claim two-h100"),
+    ],
+)
 def test_the_columns_show_what_one_replica_runs_on(gpu: dict[str, Any], shown: str) -> None:
     assert World(spec={"model": MODEL, "gpu": gpu}).plan().status.display.gpu == shown
 
@@ -192,6 +205,19 @@ def test_the_addresses_are_those_of_the_service() -> None:
         "http://sentiment.default.svc:8000",
         "sentiment.default.svc:8001",
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "url", "grpc_url"),
+    [
+        ("Gateway", "https://sentiment.default.svc:8000", "grpcs://sentiment.default.svc:8001"),
+        ("Direct", "http://sentiment.default.svc:8000", "sentiment.default.svc:8001"),
+    ],
+)
+def test_the_addresses_say_tls_where_gateways_speak_it(mode: str, url: str, grpc_url: str) -> None:
+    world = World(spec={"model": MODEL, "gateway": {"mode": mode}}, policy=replace(POLICY, gateway_tls=True))
+    status = world.plan().status
+    assert (status.url, status.grpc_url) == (url, grpc_url)
 
 
 def test_a_stray_pod_of_no_workload_counts_nowhere() -> None:

@@ -25,7 +25,7 @@ from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.observed import Observed, ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.commands import Obeyed
-from conch.core.rollout.machine import STABLE_LOST_PATIENCE, UNDER_WAY
+from conch.core.rollout.machine import UNDER_WAY
 from conch.core.rollout.verified import ready_pods
 from conch.core.succession import Succession, succeed
 
@@ -36,7 +36,7 @@ NEW = ServedRevision(revision="new", version=2, workload="w2")
 PROVEN = NEW.model_copy(update={"digest": DIGEST, "loaded": True})
 NO_GOLDEN_SET = GoldenReport(outcome=GoldenOutcome.ABSENT)
 POLICY = InstallationPolicy(triton_image="triton:1", agent_image="conch:1")
-LOST_SECONDS = int(STABLE_LOST_PATIENCE.total_seconds())
+LOST_SECONDS = int(POLICY.stable_lost_patience.total_seconds())
 
 
 def _pods(served: ServedRevision, count: int = 1, **fields: Any) -> tuple[ObservedPod, ...]:

@@ -19,6 +19,7 @@ from conch.api.reasons import Reason
 from conch.api.source import SCHEMES, parse_source_uri
 from conch.api.status import ModelDeploymentStatus
 from conch.cli import app
+from conch.settings import ModelCacheSettings
 from conch.store import credentials, http_client, registry_login
 from conch.store.sources import buckets, https, hugging_face, oci
 
@@ -143,6 +144,10 @@ def test_every_yaml_block_is_a_valid_part(block: str) -> None:
     part = yaml.safe_load(block)
     if part.keys() == {"source"}:
         ModelSource.model_validate(part["source"])
+    elif part.keys() == {"modelCache"}:
+        ModelCacheSettings.model_validate(part["modelCache"])
+    elif part.get("kind") == "PersistentVolumeClaim":
+        assert f"modelCache: {{claimName: {part['metadata']['name']}," in DOCUMENT
     elif part.keys() == {"status"}:
         ModelDeploymentStatus.model_validate(part["status"])
     else:

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.api.gateway import Gateway, Hold, Retries
+from conch.gateway.clients import Client
 from conch.gateway.envoy import naming
+from conch.gateway.envoy.admission import Admission
+from conch.gateway.envoy.bootstrap import BootstrapOptions, render_bootstrap
+from conch.gateway.envoy.external_authorization import ExternalAuthorization
 from conch.gateway.envoy.files import Kind, ResourceFiles
 from conch.gateway.envoy.listener import AccessLog, ListenerOptions
 from conch.gateway.envoy.naming import ClusterId, Protocol
@@ -20,6 +24,14 @@ from tests.conftest import Golden
 from tests.support.snapshots import snapshots
 
 OPTIONS = RenderOptions()
+SERVICE = ExternalAuthorization(
+    host="authz.security.svc", port=9000, timeout_milliseconds=250, tls=True, ca_file=Path("/ca/ca.crt")
+)
+GUARDED = RenderOptions(listener=ListenerOptions(tls=True, admission=Admission(api_keys=True, authorization=SERVICE)))
+CLIENTS = (
+    Client(name="batch", key="key-of-batch-0123456789"),
+    Client(name="web", key="key-of-web-0123456789", namespaces=("shop", "vision")),
+)
 GOLDEN = Path(__file__).parents[1] / "golden" / "gateway"
 
 
@@ -55,31 +67,76 @@ def changed(snapshot: Snapshot, **fields: Any) -> Snapshot:
     return replace(snapshot, objects={object_.key: replace(object_, **fields)})
 
 
+def host_of(part: str) -> dict[str, Any]:
+    """The virtual host that an object's part of the routes consists of."""
+    (host,) = json.loads(part)["virtual_hosts"]
+    assert isinstance(host, dict)
+    return host
+
+
 def routes_of(config: EnvoyConfig, name: str = "vision.classifier") -> list[dict[str, Any]]:
-    routes: list[dict[str, Any]] = json.loads(config.virtual_hosts[name])["routes"]
+    routes: list[dict[str, Any]] = host_of(config.routes[name])["routes"]
     return routes
 
 
-def clusters_named(host: str) -> set[str]:
+def clusters_named(part: str) -> set[str]:
     return {
         cluster["name"]
-        for route in json.loads(host)["routes"]
+        for route in host_of(part)["routes"]
         for cluster in route.get("route", {}).get("weighted_clusters", {}).get("clusters", ())
     }
 
 
-def is_held(host: str) -> bool:
-    return "typed_per_filter_config" not in json.loads(host)
+def is_held(part: str) -> bool:
+    return "typed_per_filter_config" not in host_of(part)
 
 
 def test_a_typical_object(golden: Golden) -> None:
     config = render(typical(), RenderOptions(listener=ListenerOptions(access_log=AccessLog.JSON)))
     whole = {
         "listeners": [json.loads(text) for text in config.listeners.values()],
-        "virtual_hosts": [json.loads(text) for text in config.virtual_hosts.values()],
+        "virtual_hosts": [host_of(text) for text in config.routes.values()],
         "clusters": [json.loads(text) for text in config.clusters.values()],
     }
     golden(GOLDEN / "typical.json", json.dumps(whole, indent=1, sort_keys=True) + "\n")
+
+
+def test_a_guarded_object(golden: Golden) -> None:
+    """TLS, API keys, and an authorisation service: what all listeners and routes have besides."""
+    config = render(replace(typical(), clients=CLIENTS), GUARDED)
+    (listener,) = map(json.loads, config.listeners.values())
+    plain = json.loads(render(typical(), OPTIONS).listeners["vision.classifier"])
+    manager, plain_manager = (each["filter_chains"][0]["filters"][1]["typed_config"] for each in (listener, plain))
+    # Nothing may come before them but what makes sure whom a request is for.
+    plain_filters = plain_manager["http_filters"]
+    assert manager["http_filters"][-len(plain_filters) :] == plain_filters
+    chain = {key: value for key, value in listener["filter_chains"][0].items() if key != "filters"}
+    mappers, plain_mappers = (each["local_reply_config"]["mappers"] for each in (manager, plain_manager))
+    assert [each for each in mappers if each in plain_mappers] == plain_mappers
+    whole = {
+        "transport": chain,
+        "http_filters": manager["http_filters"][: -len(plain_filters)],
+        "local_replies": [each for each in mappers if each not in plain_mappers],
+        "shared_routes": json.loads(config.routes[naming.CLIENTS]),
+        "clusters": json.loads(render_bootstrap(BootstrapOptions(gateway="gateway-1", authorization=SERVICE)))[
+            "static_resources"
+        ]["clusters"][1:],
+    }
+    golden(GOLDEN / "guarded.json", json.dumps(whole, indent=1, sort_keys=True) + "\n")
+
+
+def test_other_clients_change_no_listener_and_no_virtual_host() -> None:
+    before = render(replace(typical(), clients=CLIENTS), GUARDED)
+    after = render(replace(typical(), clients=CLIENTS[:1]), GUARDED)
+    assert before.listeners == after.listeners
+    assert {name for name, text in after.routes.items() if before.routes[name] != text} == {naming.CLIENTS}
+
+
+def test_without_a_known_client_the_routes_say_that_nobody_is_let_in() -> None:
+    config = render(replace(typical(), clients=()), GUARDED)
+    shared = json.loads(config.routes[naming.CLIENTS])["typed_per_filter_config"]
+    assert shared["envoy.filters.http.api_key_auth"]["credentials"] == []
+    assert naming.CLIENTS not in render(typical(), OPTIONS).routes
 
 
 @given(snapshots())
@@ -119,11 +176,11 @@ def test_routes_name_only_clusters_that_are_there_and_none_without_servers_unles
     config = render(snapshot, OPTIONS)
     empty = {name for each in config.objects.values() for name in each.empty}
     for key, each in config.objects.items():
-        named = clusters_named(each.virtual_host)
+        named = clusters_named(each.routes)
         assert named <= config.clusters.keys()
         servers = [snapshot.servers(snapshot.objects[key], share) for share in snapshot.objects[key].shares]
-        assert is_held(each.virtual_host) == (not any(servers))
-        if not is_held(each.virtual_host):
+        assert is_held(each.routes) == (not any(servers))
+        if not is_held(each.routes):
             assert named
             assert not named & empty
 
@@ -182,7 +239,7 @@ def test_a_pod_that_is_about_to_leave_gets_nothing() -> None:
 def test_a_version_that_only_finishes_goes_on_while_it_alone_has_servers() -> None:
     shares = (RoutedShare(workload="aaaa1111", weight=0), RoutedShare(workload="cccc3333", weight=100))
     config = render(changed(typical(), shares=shares), OPTIONS)
-    host = config.virtual_hosts["vision.classifier"]
+    host = config.routes["vision.classifier"]
     assert clusters_named(host) == {"vision/aaaa1111/http", "vision/aaaa1111/grpc"}
     assert not is_held(host)
     assert config.objects["vision", "classifier"].waits_for == "no server of workload cccc3333 is ready"
@@ -196,7 +253,7 @@ def test_a_held_request_goes_where_its_permission_says() -> None:
 
 def test_an_object_without_any_workload_still_listens_and_holds() -> None:
     config = render(changed(typical(), shares=()), OPTIONS)
-    assert is_held(config.virtual_hosts["vision.classifier"])
+    assert is_held(config.routes["vision.classifier"])
     assert "vision.classifier" in config.listeners
 
 
@@ -220,7 +277,7 @@ def test_a_request_that_may_have_run_is_repeated_only_if_the_model_allows_it(
     retries: Retries | None, has_policy: bool, replays: bool
 ) -> None:
     config = render(changed(typical(), gateway=Gateway(retries=retries)), OPTIONS)
-    policy = json.loads(config.virtual_hosts["vision.classifier"]).get("retry_policy")
+    policy = host_of(config.routes["vision.classifier"]).get("retry_policy")
     assert bool(policy) == has_policy
     if policy:
         assert ("reset" in policy["retry_on"].split(",")) == replays
@@ -231,13 +288,15 @@ def test_the_gateways_share_the_limit_of_requests_in_flight() -> None:
     assert limits[0]["max_requests"] == 33
 
 
-def test_what_is_read_back_is_for_envoy_what_was_written(tmp_path: Path) -> None:
-    config = render(typical(), RenderOptions(listener=ListenerOptions(access_log=AccessLog.JSON)))
+@pytest.mark.parametrize("guarded", [False, True])
+def test_what_is_read_back_is_for_envoy_what_was_written(tmp_path: Path, guarded: bool) -> None:
+    options = RenderOptions(listener=ListenerOptions(access_log=AccessLog.JSON))
+    config = render(replace(typical(), clients=CLIENTS), GUARDED) if guarded else render(typical(), options)
     files = ResourceFiles(tmp_path)
     files.prepare()
     for kind, resources in (
         (Kind.CLUSTERS, config.clusters),
-        (Kind.ROUTES, config.virtual_hosts),
+        (Kind.ROUTES, config.routes),
         (Kind.LISTENERS, config.listeners),
     ):
         assert files.read(kind) == {}

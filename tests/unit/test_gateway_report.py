@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from conch.api.gateway_report import GatewayReport, Wake
+from conch.api.gateway_report import COUNTED_AT_HEADER, GatewayReport, Wake
 from conch.gateway.envoy.admin import EnvoyAwayError
 from conch.gateway.leaving import Leaving, LeavingTimes
 from conch.gateway.report_server import METRICS_SECONDS, Told, make_application
@@ -41,7 +41,7 @@ class World:
         if not self.is_envoy_there:
             raise EnvoyAwayError("it starts")
         self.reports += 1
-        return GatewayReport(gateway="g-1", epoch="1", version="1")
+        return GatewayReport(gateway="g-1", epoch="1", version="1", counted_at_seconds=17.25)
 
     async def not_ready(self) -> str:
         return self.problem
@@ -91,7 +91,9 @@ async def test_what_is_for_the_operator_needs_exactly_the_token(tmp_path: Path, 
 async def test_the_token_is_the_one_that_the_file_holds_now(tmp_path: Path) -> None:
     world = World(tmp_path)
     async with world.client() as client:
-        assert (await client.get("/report", headers=AUTHORIZATION)).status == 200
+        answer = await client.get("/report", headers=AUTHORIZATION)
+        assert (answer.status, answer.headers[COUNTED_AT_HEADER]) == (200, "17.25")
+        assert "17.25" not in await answer.text(), "a gateway without traffic says the same again"
         world.token.write_text("another")
         assert (await client.get("/report", headers=AUTHORIZATION)).status == 401
         assert (await client.get("/report", headers={"Authorization": "Bearer another"})).status == 200
@@ -106,7 +108,8 @@ async def test_a_report_is_what_the_operator_reads(tmp_path: Path) -> None:
     world = World(tmp_path)
     async with world.client() as client:
         response = await client.get("/report", headers=AUTHORIZATION)
-        assert GatewayReport.model_validate_json(await response.text()) == await world.report()
+        told = GatewayReport.model_validate_json(await response.text())
+        assert told.model_copy(update={"counted_at_seconds": 17.25}) == await world.report()
         world.is_envoy_there = False
         assert (await client.get("/report", headers=AUTHORIZATION)).status == 503
         assert (await client.get("/metrics")).status == 200

@@ -7,10 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from conch.api.gateway import Gateway
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, FailureClass, GatewayReport, ObjectTraffic
 from conch.gateway.envoy.admin import EnvoyAdmin, Histogram, ServerInfo
+from conch.gateway.envoy.admission import Admission
 from conch.gateway.envoy.bootstrap import BootstrapOptions, render_bootstrap
+from conch.gateway.envoy.external_authorization import ExternalAuthorization
 from conch.gateway.epoch import Epoch
 from conch.gateway.metrics import exposition
 from conch.gateway.routed import RoutedObject, RoutedShare, Snapshot
@@ -31,6 +35,7 @@ ROUTED = RoutedObject(
     desired_replicas=1,
 )
 KEY = ROUTED.key
+SERVICE = ExternalAuthorization(host="authz", port=9000, timeout_milliseconds=100)
 
 # Recorded, but for names, and for what is in flight. w1, HTTP: 3 answers, a 500, a 503 that a retry mended, a 503
 # thrice, a time-out, one that broke in the middle of the answer, one that was reset, and one whose client went away.
@@ -290,3 +295,27 @@ def test_an_envoy_keeps_its_epoch_through_restarts_of_the_sidecar(tmp_path: Path
         assert await epoch().now() != first
 
     run_virtually(main)
+
+
+@pytest.mark.parametrize(
+    ("admission", "arrivals"),
+    [
+        (Admission(), 20),
+        (Admission(api_keys=True), 12),
+        (Admission(authorization=SERVICE), 9),
+        (Admission(api_keys=True, authorization=SERVICE), 9),
+    ],
+)
+def test_what_is_not_let_in_does_not_arrive_for_models_are_scaled_by_that(admission: Admission, arrivals: int) -> None:
+    stats: dict[str, int | str] = {
+        "http.ns.a.downstream_rq_total": 20,
+        "http.ns.a.api_key_auth.unauthorized": 5,
+        "http.ns.a.rbac.allowed": 12,
+        "http.ns.a.rbac.denied": 3,
+        "http.ns.a.ext_authz.external.ok": 9,
+        "http.ns.a.ext_authz.external.denied": 2,
+        "http.ns.a.ext_authz.external.error": 1,
+    }
+    counts = count(stats, {}, admission=admission)
+    assert (counts.arrivals[KEY], counts.unauthorized[KEY]) == (arrivals, 11)
+    assert KEY not in counts.in_flight

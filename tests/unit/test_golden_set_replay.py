@@ -19,7 +19,7 @@ from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment, GoldenOutcome, GoldenReport, Pin
 from conch.api.model import ModelSource
 from conch.store import Progress
-from conch.store.sources.claim import fingerprint
+from conch.store.in_place import fingerprint
 from conch.triton.client import TritonClient
 from conch.triton.errors import TritonRefusedError, TritonUnavailableError
 from conch.triton.tensors import ModelSignature, Tensor, TensorSignature
@@ -83,7 +83,12 @@ class Bench:
         self.content = content
         self.keep()
         settings = AgentSettings(admin_key="key", model_folder=folder)
-        self.check = GoldenCheck(self.volume, Fetcher(settings, self.volume, Progress), triton, lambda: self.now)
+        self.check = GoldenCheck(
+            self.volume,
+            Fetcher(settings, self.volume, Progress),
+            triton,
+            lambda: self.now,
+        )
 
     def keep(self, digest: str = PIN.digest, claim: Path | None = None) -> None:
         """Put the files into the place of fetched ones; with `claim`, as links to there."""

@@ -1,6 +1,9 @@
 """Loads against servers on loopback that answer, fail and hang as they are told."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +19,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.load import Load, Plan, Protocol, Result, Stream, Tensor
 from tests.load.runner import NO_ANSWER, Run
+from tests.stores import tls
+from tests.stores.tls import Tls
 from tests.support.waiting import until
 
 INPUTS = (Tensor(name="x", datatype="FP32", shape=(1, 2), data=(0.5, 1)),)
@@ -30,6 +35,8 @@ class Planned:
     default: str = "answer"
     requests: int = 0
     seen: Counter[bytes] = field(default_factory=Counter)
+    clients: Counter[str] = field(default_factory=Counter)
+    """By what they call themselves, in the header `x-client`."""
     addresses: dict[Protocol, str] = field(default_factory=dict)
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -40,6 +47,7 @@ class Planned:
 
     async def infer(self, request: web.Request) -> web.StreamResponse:
         content = await request.read()
+        self.clients[request.headers.get("x-client", "")] += 1
         match self.next_fate(content[int(request.headers["Inference-Header-Content-Length"]) :]):
             case "refuse":
                 return web.Response(status=503, text="nobody is here")
@@ -53,6 +61,7 @@ class Planned:
     async def generate(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        self.clients[request.headers.get("x-client", "")] += 1
         fate = self.next_fate(await request.read())
         if fate != "nothing":
             await response.write(b'data: {"text_output": "a"}\n\n')
@@ -73,6 +82,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Unary."""
+        self._count_client(context)
         match self._planned.next_fate(request.raw_input_contents[0]):
             case "refuse":
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is here")
@@ -83,6 +93,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         """One answer for each request."""
         async for request in requests:
+            self._count_client(context)
             match self._planned.next_fate(request.raw_input_contents[0]):
                 case "refuse":
                     yield service_pb2.ModelStreamInferResponse(error_message="nobody is here")
@@ -93,22 +104,31 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
                     await self._planned.release.wait()
             yield service_pb2.ModelStreamInferResponse(infer_response=self._answer(request))
 
+    def _count_client(self, context: Any) -> None:
+        self._planned.clients[dict(context.invocation_metadata()).get("x-client", "")] += 1
+
     def _answer(self, request: Any) -> Any:
         output = service_pb2.ModelInferResponse.InferOutputTensor(name="y", datatype="FP32", shape=[1])
         return service_pb2.ModelInferResponse(id=request.id, outputs=[output], raw_output_contents=[b"0000"])
 
 
 @asynccontextmanager
-async def serving(**plan: Any) -> AsyncIterator[Planned]:
+async def serving(*, tls: Tls | None = None, **plan: Any) -> AsyncIterator[Planned]:
     planned = Planned(**plan)
     application = web.Application()
     application.router.add_post("/v2/models/m/infer", planned.infer)
     application.router.add_post("/v2/models/m/generate_stream", planned.generate)
     server = grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(planned), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls:
+        pair = (tls.pair.key.read_bytes(), tls.pair.certificate.read_bytes())
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with TestServer(application, host="127.0.0.1") as http:
+    http = TestServer(application, scheme="https" if tls else "http", host="127.0.0.1")
+    await http.start_server(ssl=tls.server_context() if tls else None)
+    async with http:
         planned.addresses = dict.fromkeys((Protocol.HTTP, Protocol.SSE), f"127.0.0.1:{http.port}")
         planned.addresses |= dict.fromkeys(GRPC, f"127.0.0.1:{port}")
         try:
@@ -153,6 +173,28 @@ async def test_every_request_is_sent_once_and_answered(protocol: Protocol) -> No
     assert (result.failed, server.requests, len(server.seen)) == (0, 20, 1), "the same message each time"
     assert result.on_schedule
     assert not result.stopped_early
+
+
+@EVERY
+async def test_headers_go_with_every_request(protocol: Protocol) -> None:
+    async with serving() as server:
+        whole = plan(server, protocol)
+        named = whole.streams[0].model_copy(update={"headers": {"x-client": "web"}})
+        await run(whole.model_copy(update={"streams": (named,)}))
+    assert server.clients == {"web": 20}
+
+
+@EVERY
+async def test_over_tls_the_server_must_be_the_one_that_is_named(protocol: Protocol, tmp_path: Path) -> None:
+    certificate = tls.issue(tmp_path / "pki", "m.team.svc")
+    authority = tmp_path / "ca.crt"
+    authority.write_text(certificate.ca_certificate)
+    async with serving(tls=certificate) as server:
+        whole = plan(server, protocol)
+        for name, answered in (("m.team.svc", 20), ("other.team.svc", 0)):
+            secure = {"ca_file": str(authority), "server_name": name}
+            streams = (whole.streams[0].model_copy(update=secure),)
+            assert (await run(whole.model_copy(update={"streams": streams}))).answered == answered
 
 
 @EVERY
@@ -267,11 +309,19 @@ def _marked_and_stopped(whole: Plan, folder: Path) -> Result:
 
     with Load(whole, folder) as load:
         until(answered_beyond(0), "answers")
+        assert os.sched_getscheduler(load.pid) == _first_that_may_be_had()
         load.mark("scaled up")
         with pytest.raises(ValueError, match="there is a phase 'scaled up' already"):
             load.mark("scaled up")
         until(answered_beyond(load.progress()["answered"]), "answers in the next phase")
         return load.stop()
+
+
+def _first_that_may_be_had() -> int:
+    """What a process that wants to go before all others gets here."""
+    ask = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    allowed = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=False).returncode == 0
+    return os.SCHED_RR if allowed else os.SCHED_OTHER
 
 
 async def test_a_process_that_cannot_run_its_plan_says_why(tmp_path: Path) -> None:

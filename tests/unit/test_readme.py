@@ -42,7 +42,7 @@ def test_samples_are_valid(path: Path) -> None:
     documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
     assert documents
     for document in documents:
-        if document["kind"] == "ModelDeployment":
+        if document.get("kind") == "ModelDeployment":
             ModelDeploymentSchema.model_validate({"spec": document["spec"]})
 
 

@@ -529,7 +529,13 @@ def test_the_pods_of_both_revisions_are_told_apart(weight: int) -> None:
 
 
 def test_an_object_without_a_rollout_says_so() -> None:
-    assert shown(body(spec=SPEC, stable=STABLE))[0].endswith("no rollout yet, the first revision serves")
+    serving: Json = {"spec": SPEC, "stable": STABLE, "desiredReplicas": 2, "readyReplicas": 1}
+    assert shown(body(**serving))[0].endswith("no rollout yet, the first revision serves")
+    assert shown(body(**serving | {"readyReplicas": 0}))[0].endswith("yet, the first revision has no ready pod")
+    none: Json = serving | {"desiredReplicas": 0, "readyReplicas": 0}
+    assert shown(body(**none))[0].endswith("yet, the first revision has no pods, for no replicas are wanted")
+    scaled = SPEC | {"autoscaling": {"minReplicas": 0, "maxReplicas": 3, "objective": {"latencyMs": 200}}}
+    assert shown(body(**none | {"spec": scaled}))[0].endswith("yet, the first revision has no pods, for nobody asks")
     assert shown(body(spec=SPEC, candidate=CANDIDATE))[0].endswith("its first revision starts")
     suspended = body(spec=SPEC | {"suspend": True}, candidate=CANDIDATE)
     assert shown(suspended)[0].endswith("nothing serves, for no replicas are wanted")

@@ -20,7 +20,6 @@ from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import (
     CHECKS_INTERVAL,
     FAILURES,
-    STABLE_LOST_PATIENCE,
     UNDER_WAY,
     WAY_BACK_PATIENCE,
     Sight,
@@ -39,7 +38,8 @@ POLICY: Final = Rollout(
 )
 FAILED: Final = CheckResult(name="successRate", verdict=Verdict.FAIL, message="9 % of 400 requests failed")
 GOOD: Final = CheckResult(name="successRate", verdict=Verdict.PASS, samples=400)
-LOST_SECONDS: Final = int(STABLE_LOST_PATIENCE.total_seconds())
+LOST_SECONDS: Final = 120
+STABLE_LOST_PATIENCE: Final = timedelta(seconds=LOST_SECONDS)
 
 
 def at(seconds: float) -> str:
@@ -82,6 +82,7 @@ def a_sight(rollout: RolloutStatus, *, ready: int | None = None, stable: int | N
         "fleet": fleet,
         "candidate_started": candidate_ready,
         "acknowledged": True,
+        "stable_lost_patience": STABLE_LOST_PATIENCE,
         "now": NOW,
     }
     return Sight(**{**common, **fields})

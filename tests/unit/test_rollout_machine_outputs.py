@@ -6,7 +6,7 @@ They change a status by copies, which nothing validates.
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conch.api.command import Command, UnreadableCommand, Verb
@@ -77,6 +77,7 @@ def sights(draw: st.DrawFn) -> Sight:
         superseded=draw(st.booleans()),
         acknowledged=draw(st.booleans()),
         through_gateways=draw(st.booleans()),
+        stable_lost_patience=timedelta(seconds=draw(st.integers(1, 10_000))),
         now=NOW + timedelta(seconds=draw(st.integers(0, 10_000))),
     )
 
@@ -111,7 +112,31 @@ def rollouts(draw: st.DrawFn) -> RolloutStatus:
     return RolloutStatus(**{**dict(begun), **middle})
 
 
+ONE_READY: Final = Sight(
+    policy=Rollout(),
+    replicas=1,
+    fleet=Fleet(stable_ready=0, stable_left=0, candidate_ready=1, candidate_left=0),
+    candidate_started=0,
+    trouble="",
+    trouble_lasts=False,
+    no_room="",
+    no_room_for_long=False,
+    golden_failure="",
+    verdict=Verdict.PASS,
+    checks=(),
+    superseded=False,
+    acknowledged=False,
+    through_gateways=False,
+    stable_lost_patience=timedelta(seconds=1),
+    now=NOW,
+)
+OBSERVED_WITHOUT_STEPS: Final = begin(
+    id_="w2", revision="new", from_revision="old", policy=Rollout(), replicas=1, now=NOW
+).model_copy(update={"observed_since": "2026-01-01T11:59:00Z", "stable_replicas": 0, "candidate_replicas": 0})
+
+
 @settings(max_examples=500, deadline=None)
+@example(rollout=OBSERVED_WITHOUT_STEPS, seen=[ONE_READY] * 2)
 @given(rollouts(), st.lists(sights(), min_size=1, max_size=6))
 def test_whatever_is_seen_the_next_status_keeps_to_its_schema(rollout: RolloutStatus, seen: list[Sight]) -> None:
     for sight in seen:

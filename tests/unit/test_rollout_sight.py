@@ -66,6 +66,7 @@ def waiting(message: str, seconds: int = 60, *, created: bool = True) -> Observe
 def a_deployment(*, replicas: int, error: str) -> dict[ChildId, ObservedChild]:
     id_ = ChildId(kind=ChildKind.DEPLOYMENT, name="sentiment-w2")
     deployment = ObservedDeployment(
+        mounts_cache=False,
         id=id_,
         uid="d",
         resource_version="1",
@@ -293,6 +294,7 @@ def test_a_third_revision_supersedes_both(wanted: str, superseded: bool) -> None
 NO_GPU: Final = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 NO_NODE: Final = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
 NO_CLAIM: Final = 'persistentvolumeclaim "models" not found'
+NO_DEVICE: Final = "0/3 nodes are available: 3 cannot allocate all claims."
 
 
 @pytest.mark.parametrize(
@@ -301,6 +303,9 @@ NO_CLAIM: Final = 'persistentvolumeclaim "models" not found'
         (waiting(NO_GPU, 60), NO_GPU.rstrip("."), True),
         (waiting(NO_GPU, 59), NO_GPU.rstrip("."), False),
         (waiting(NO_GPU, created=False), NO_GPU.rstrip("."), False),
+        (waiting(NO_DEVICE, 60), NO_DEVICE.rstrip("."), True),
+        # What the old pods hold of the queue would be free for it.
+        (replace(waiting("Scheduling is blocked", 60), gated=True), "Scheduling is blocked", True),
         # The places of the old pods would not help.
         (waiting(NO_NODE, 9999), NO_NODE.rstrip("."), False),
         (waiting(NO_CLAIM, 9999), NO_CLAIM, False),

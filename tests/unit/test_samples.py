@@ -13,7 +13,8 @@ from conch.api.spec import ModelDeploymentSpec
 
 ROOT = Path(__file__).parents[2] / "manifests" / "samples"
 OF_SOURCES = sorted((ROOT / "sources").glob("*.yaml"))
-ALL = sorted(ROOT.rglob("*.yaml"))
+ALL = sorted(path for path in ROOT.rglob("*.yaml") if path.name != "pipeline.yaml")
+"""All but the list of steps that `conch package` takes."""
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
@@ -44,9 +45,12 @@ def test_one_has_a_volume_of_its_own() -> None:
     assert _spec(ROOT / "sources" / "storage.yaml").model.storage is not None
 
 
-def test_their_names_differ() -> None:
-    names = [sample["metadata"]["name"] for path in ALL for sample in _objects(path)]
-    assert sorted(names) == sorted(set(names))
+def test_their_names_and_versions_differ() -> None:
+    objects = [sample for path in ALL for sample in _objects(path)]
+    named = [(sample["metadata"]["name"], sample["spec"]["model"]["version"]) for sample in objects]
+    assert sorted(named) == sorted(set(named))
+    again = {name for name, version in named if version > 1 and (name, 1) in named}
+    assert again == {"digits-cnn", "text"}, "two samples are a new version of another"
 
 
 @pytest.mark.parametrize("path", OF_SOURCES, ids=lambda path: path.stem)

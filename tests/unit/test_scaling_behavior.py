@@ -63,19 +63,6 @@ UP_TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("policies", "select", "current", "wanted", "changes", "expected"), UP_TABLE)
-def test_up(
-    policies: list[tuple[PolicyType, int, int]],
-    select: str,
-    current: int,
-    wanted: int,
-    changes: tuple[tuple[float, int, int], ...],
-    expected: int,
-) -> None:
-    behavior = Behavior(scale_up=rules(*policies, select=select))
-    assert allowed(behavior, wanted, current, changes=changes) == expected
-
-
 DOWN_TABLE = [
     ([(PODS, 2, 60)], "Max", 10, 1, (), 8),
     ([(PODS, 2, 60)], "Max", 10, 9, (), 9),
@@ -95,8 +82,12 @@ DOWN_TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("policies", "select", "current", "wanted", "changes", "expected"), DOWN_TABLE)
-def test_down(
+@pytest.mark.parametrize(
+    ("direction", "policies", "select", "current", "wanted", "changes", "expected"),
+    [("scale_up", *row) for row in UP_TABLE] + [("scale_down", *row) for row in DOWN_TABLE],
+)
+def test_policies_limit_how_far_the_count_goes(
+    direction: str,
     policies: list[tuple[PolicyType, int, int]],
     select: str,
     current: int,
@@ -104,7 +95,7 @@ def test_down(
     changes: tuple[tuple[float, int, int], ...],
     expected: int,
 ) -> None:
-    behavior = Behavior(scale_down=rules(*policies, select=select))
+    behavior = Behavior(**{direction: rules(*policies, select=select)})
     assert allowed(behavior, wanted, current, changes=changes) == expected
 
 

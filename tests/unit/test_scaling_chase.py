@@ -60,16 +60,16 @@ def test_a_load_that_surely_grows_is_carried_on_until_servers_are_there_but_neve
     soon = chase(growing, HUNDRED_EACH, ready=1, cold_start_seconds=10.0)
     late = chase(growing, HUNDRED_EACH, ready=1, cold_start_seconds=600.0)
     assert at_once is not None and soon is not None and late is not None  # noqa: PT018 - all three are compared
-    assert at_once.load == pytest.approx(250)
-    assert soon.load == pytest.approx(350, rel=0.05)
-    assert late.load == pytest.approx(500)
+    assert at_once.expected == at_once.load == soon.load == late.load == pytest.approx(250)
+    assert soon.expected == pytest.approx(350, rel=0.05)
+    assert late.expected == pytest.approx(500)
 
 
 @pytest.mark.parametrize("rates", [[300.0] * 9, [100.0] * 6 + [500.0] * 3, [400.0] * 3 + [200.0] * 6])
 def test_one_step_or_a_falling_load_is_not_carried_on(rates: list[float]) -> None:
     surge = chase(looks(*rates), HUNDRED_EACH, ready=1, cold_start_seconds=60.0)
     assert surge is not None
-    assert surge.load == pytest.approx(rates[-1], rel=0.01)
+    assert surge.expected == surge.load == pytest.approx(rates[-1], rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_one_step_or_a_falling_load_is_not_carried_on(rates: list[float]) -> Non
 )
 def test_requests_at_the_same_time_are_chased_as_they_are_seen(now: float, ready: int, servers: int | None) -> None:
     surge = chase_concurrency(now, linear(10.0, 50, by_concurrency=True), ready=ready)
-    assert surge == (None if servers is None else Surge(servers=servers, load=now))
+    assert surge == (None if servers is None else Surge(servers=servers, load=now, expected=now))
 
 
 @pytest.fixture(scope="module")

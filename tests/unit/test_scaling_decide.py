@@ -15,7 +15,8 @@ from conch.core.scaling.service_curve import ServiceCurve
 from conch.core.scaling.settings import Metric, ScalingSettings
 from conch.core.scaling.signals import BatchTimes, Signals
 from conch.core.scaling.state import ScalingState
-from conch.core.scaling.tuning import Tuning, tune
+from conch.core.scaling.tuned import Tuning
+from conch.core.scaling.tuning import tune
 
 LATENCY = ScalingSettings(minimum=1, maximum=20, metric=Metric.LATENCY, value=50.0, behavior=None)
 TEN_PER_SECOND = replace(LATENCY, metric=Metric.REQUESTS_PER_SECOND, value=10.0)
@@ -187,7 +188,38 @@ def test_what_is_not_needed_any_more_is_kept_for_a_while_and_said_to_be(tuned: T
     many = looks.see(50, arrived=1000, in_flight=5, batches=did(1000)).desired
     decision = looks.see(20, arrived=40, batches=did(40))
     assert what(decision) == (many, ScalingReason.STABILISING)
+    assert f"need 1 now; {many} were needed within 60 s" in decision.message
     assert what(looks.see(40, arrived=40, batches=did(40))) == (1, ScalingReason.LOAD)
+
+
+def test_what_a_load_was_to_grow_to_is_said_to_be_given_back_soon() -> None:
+    looks = Looks(replace(TEN_PER_SECOND, maximum=90), replicas=30)
+    looks.see(60, arrived=320, in_flight=1)
+    for more in range(1, 10):
+        grown = looks.see(arrived=320 + 40 * more, in_flight=1, ready=30)
+    # Twice the 330 at the most, and a tenth as spare.
+    assert what(grown) == (73, ScalingReason.SURGE)
+    assert grown.message == (
+        "330 requests per second come now, more than 30 servers carry, "
+        "and they grow: 660 by the time that a server more would serve"
+    )
+    after = looks.see(7, arrived=320, in_flight=1)
+    assert what(after) == (73, ScalingReason.STABILISING)
+    assert after.message.endswith("need 29 now; 73 were asked for 14 s ago, for what may still come")
+    given_back = looks.see(arrived=320, in_flight=1)
+    assert what(given_back) == (33, ScalingReason.STABILISING)
+    assert given_back.message.endswith("need 29 now; 33 were needed within 5 min")
+
+
+def test_what_the_same_time_before_needed_is_said_to_be_kept_for_that(tuned: Tuning) -> None:
+    looks = Looks(LATENCY, replicas=1)
+    looks.see(40, arrived=40, batches=did(40))
+    hourly = replace(tuned, policy=replace(tuned.policy, period_seconds=3600))
+    peaks = np.full(60, 500.0, dtype=np.float32)
+    looks.state = replace(looks.state.with_tuning(hourly), history=replace(looks.state.history, peaks=peaks))
+    decision = looks.see(arrived=40, batches=did(40))
+    assert what(decision) == (tuned.capacity.need(500.0), ScalingReason.STABILISING)
+    assert f"need 1 now; {decision.desired} were needed at this time 1 h ago" in decision.message
 
 
 def test_a_queue_at_the_servers_asks_for_more_though_no_more_comes(tuned: Tuning) -> None:
@@ -198,6 +230,9 @@ def test_a_queue_at_the_servers_asks_for_more_though_no_more_comes(tuned: Tuning
     before = looks.state.desired
     assert looks.see(**queue).desired == before
     assert what(looks.see(**queue)) == (2 * before, ScalingReason.QUEUES)
+    calm = looks.see(60, arrived=240, in_flight=2, batches=did(240))
+    assert what(calm) == (2 * before, ScalingReason.STABILISING)
+    assert f"queues showed 2 min ago that it takes {2 * before}" in calm.message
 
 
 def test_a_queue_at_servers_that_answer_nothing_asks_for_nothing(tuned: Tuning) -> None:

@@ -4,19 +4,23 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
-from conch.api.autoscaling import DECISIONS_KEPT, AutoscalingStatus, ScalingReason
+from conch.api.autoscaling import DECISIONS_KEPT, AutoscalingStatus, InstancesStatus, ScalingReason
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
+from conch.api.types import timestamp
 from conch.core.autoscaling import autoscaled, autoscaling_of, autoscaling_status, count_before, scaling_floor
-from conch.core.observed import Observed
+from conch.core.observed import Observed, ObservedAssignment
 from conch.core.scaling.view import ScalingView
 from tests.sim.world import World
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL: dict[str, Any] = {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}
-VIEW = ScalingView(desired=3, reason=ScalingReason.LOAD, message="30 requests per second", demand=30.0)
+VIEW = ScalingView(
+    desired=3, reason=ScalingReason.LOAD, message="30 requests per second", demand=30.0, capacity_per_replica=12.0
+)
 
 
 def world(**asked: Any) -> World:
@@ -63,7 +67,47 @@ def test_suspended_or_unreadable_objects_are_not_scaled() -> None:
     for each in (suspended, unreadable):
         assert autoscaling_of(each) is None
         assert autoscaled(each, Observed(scaling=VIEW)) is each
-        assert autoscaling_status(each, VIEW, NOON) is None
+    assert autoscaling_status(suspended, VIEW, NOON) is None
+    assert autoscaling_status(unreadable, VIEW, NOON) == unreadable.status.autoscaling
+
+
+UNREADABLE: dict[str, Any] = {"model": {**MODEL, "version": "none"}}
+
+
+def instances_assigned(made: World) -> object:
+    """What the agents of the one workload are told, and nothing else may change of what is written."""
+    (live,) = (child for child in made.children.values() if isinstance(child, ObservedAssignment))
+    return live.instances
+
+
+def test_a_spec_that_cannot_be_read_leaves_the_instances_as_they_are() -> None:
+    made = served()
+    made.edit(runtime={"instances": 3})
+    made.settle()
+    assert instances_assigned(made) == 3
+    made.edit(**UNREADABLE)
+    assert isinstance(made.owner.spec, InvalidSpec)
+    made.settle()
+    assert instances_assigned(made) == 3
+
+
+def test_a_spec_that_cannot_be_read_loses_nothing_of_what_was_learnt() -> None:
+    made = served()
+    made.edit(runtime={"instances": "Auto"})
+    made.settle()
+    learnt = AutoscalingStatus(
+        reason=ScalingReason.LOAD, instances=InstancesStatus(count=2), observed_at=timestamp(NOON)
+    )
+    made.status = made.status.model_copy(update={"autoscaling": learnt})
+    made.settle()
+    assert instances_assigned(made) == 2
+    made.edit(**UNREADABLE)
+    made.settle()
+    assert instances_assigned(made) == 2
+    made.edit(model=MODEL)
+    made.settle()
+    assert made.status.autoscaling == learnt
+    assert instances_assigned(made) == 2
 
 
 @pytest.mark.parametrize(
@@ -137,7 +181,10 @@ CALM_TABLE = [
     ({"demand": 60.0}, 600, True),
     ({"demand": 36.0}, 3600, False),
     ({"late_percent": 1.0}, 60, True),
-    ({"capacity_per_replica": 9.0}, 30, False),
+    ({"capacity_per_replica": 5.0}, 59, False),
+    ({"capacity_per_replica": 5.0}, 60, True),
+    ({"capacity_per_replica": None}, 3600, False),
+    ({"cold_start_seconds": 30.0}, 60, True),
     ({"policy": "another"}, 60, True),
     ({"reason": ScalingReason.STABILISING}, 3600, False),
     ({"reason": ScalingReason.SURGE}, 3600, False),
@@ -155,6 +202,49 @@ def test_a_calm_object_is_not_written(other: dict[str, Any], seconds: float, *, 
     before = said(VIEW, None)
     after = said(replace(VIEW, **other), before, seconds=seconds)
     assert (after != before) is written
+
+
+LIGHT_TABLE = [
+    # of so little, what is other ten minutes later, whether it is written
+    ({"demand": 0.0}, {"demand": 1.2}, False),
+    ({"demand": 0.0}, {"demand": 1.3}, True),
+    ({"demand": 0.1}, {"demand": 0.0}, False),
+    ({"capacity_per_replica": None, "demand": 0.0}, {"demand": 0.2}, False),
+    ({"late_percent": 0.0}, {"late_percent": 0.5}, False),
+    ({"late_percent": 0.0}, {"late_percent": 0.6}, True),
+    ({"late_percent": 0.0}, {"late_percent": None}, False),
+    ({"cold_start_seconds": 2.0}, {"cold_start_seconds": 3.0}, False),
+    ({"cold_start_seconds": 2.0}, {"cold_start_seconds": 3.1}, True),
+]
+
+
+@pytest.mark.parametrize(("little", "other", "written"), LIGHT_TABLE)
+def test_a_figure_that_is_nearly_nothing_changes_by_what_matters_not_by_a_part_of_itself(
+    little: dict[str, Any], other: dict[str, Any], *, written: bool
+) -> None:
+    calm = replace(VIEW, **little)
+    before = said(calm, None)
+    assert (said(replace(calm, **other), before, seconds=3600) != before) is written
+
+
+def test_a_request_now_and_then_is_not_written_down_each_minute() -> None:
+    chance = np.random.default_rng(1)
+    status = said(VIEW, None)
+    known, written = owner(served(), desired_replicas=2), 0
+    for second in range(60, 7200, 2):
+        # 0.05 requests per second, over 16 s; of the last ten minutes sometimes enough to say how many were late.
+        few = replace(VIEW, demand=chance.poisson(0.8) / 16, late_percent=0.0 if chance.random() < 0.5 else None)
+        after = autoscaling_status(
+            replace(known, status=known.status.model_copy(update={"autoscaling": status})),
+            few,
+            NOON + timedelta(seconds=second),
+        )
+        assert after is not None
+        written += after != status
+        status = after
+    assert written <= 2, "that it is little, and that none are late"
+    assert status.demand is not None
+    assert status.demand < 0.5
 
 
 def test_while_nothing_is_decided_status_stays() -> None:

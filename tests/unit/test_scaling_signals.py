@@ -463,7 +463,8 @@ def test_what_is_remembered_does_not_grow_with_what_is_gone() -> None:
         scene.pods = [_pod(f"p{number}", created_after=scene.at, report=_told(_model()))]
         scene.look()
     reader = scene.reader
-    assert [len(each) for each in (reader.arrivals, reader.answers, reader.models, reader.starting)] == [1, 1, 1, 1]
+    kept = (reader.arrivals.sources, reader.answers, reader.batches.told, reader.starts.waiting)
+    assert [len(each) for each in kept] == [1, 1, 1, 1]
 
 
 def test_how_many_items_a_request_brings_is_told_of_what_was_seen_to_grow_alone() -> None:

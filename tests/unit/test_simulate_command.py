@@ -105,6 +105,24 @@ def test_what_is_not_given_is_the_objects() -> None:
     assert wanted.scaling.behavior is not None
 
 
+CLAIM = {"name": "gpu", "resourceClaimTemplateName": "one-gpu"}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpus"),
+    [
+        ({}, 1),
+        ({"count": 0}, 1),
+        ({"count": 4}, 4),
+        ({"claims": []}, 1),
+        ({"claims": [CLAIM, CLAIM]}, 2),
+        ({"count": 4, "claims": [CLAIM]}, 5),
+    ],
+)
+def test_a_replica_has_the_gpus_that_it_counts_and_one_for_each_claim(gpu: dict[str, Any], gpus: int) -> None:
+    assert known_of({"spec": {"gpu": gpu}}).gpus == gpus
+
+
 def test_what_is_given_goes_before_the_objects() -> None:
     given = options(
         name="sentiment",

@@ -110,9 +110,14 @@ def followed(wanted: Sequence[int], begun: int, bounds: Bounds = BOUNDS) -> list
     return counts[1:]
 
 
-def test_hpa_goes_up_by_4_pods_or_to_twice_as_many_in_15_s() -> None:
-    assert followed([100] * 6, 1) == [5, 10, 20, 40, 80, 100]
-    assert followed([3, 100], 3) == [3, 7]
+def test_hpa_goes_up_to_4_pods_or_to_twice_as_many_at_a_sync() -> None:
+    assert followed([100] * 7, 1) == [4, 8, 16, 32, 64, 100, 100]
+    assert followed([3, 100], 3) == [3, 6]
+
+
+def test_hpa_goes_on_up_to_what_it_recommended_once() -> None:
+    # What is remembered is what the metric wanted, not what was allowed.
+    assert followed([30, 1, 1, 1, 1], 1) == [4, 8, 16, 30, 30]
 
 
 def test_hpa_goes_down_when_it_was_not_needed_for_300_s() -> None:
@@ -124,7 +129,7 @@ def test_hpa_goes_down_when_it_was_not_needed_for_300_s() -> None:
 
 def test_hpa_stays_within_its_bounds() -> None:
     assert followed([3, 3], 8, Bounds(minimum=1, maximum=5)) == [5, 5]
-    assert followed([100, 100, 100], 1, Bounds(minimum=1, maximum=7)) == [5, 7, 7]
+    assert followed([100, 100, 100], 1, Bounds(minimum=1, maximum=7)) == [4, 7, 7]
 
 
 def test_hpa_on_in_flight() -> None:
@@ -244,7 +249,8 @@ def test_kpa_wakes_by_what_is_held() -> None:
 
 def test_keda_follows_the_total_as_an_hpa() -> None:
     rule = Keda(2, BOUNDS)
-    assert rule.desired(look(15, [pod(0, in_flight=9)])) == 5
+    # 4.5 are 5; from 1 it goes no further than to 4 at a time.
+    assert rule.desired(look(15, [pod(0, in_flight=9)])) == 4
     # All that wait count, wherever; pods on their way are replicas.
     assert rule.desired(look(30, [pod(0, in_flight=9)], starting=4)) == 5
     assert rule.desired(look(45, [pod(0, in_flight=8)], starting=4, held=5)) == 7

@@ -9,9 +9,10 @@ import pytest
 
 from conch.api.reasons import Reason
 from conch.api.source import ClaimSource
+from conch.store import in_place
 from conch.store.errors import StoreError
-from conch.store.sources import claim
-from conch.store.sources.claim import InPlace, fingerprint, link_claim
+from conch.store.in_place import InPlace, fingerprint
+from conch.store.sources.claim import link_claim
 from conch.store.threads import Checkpoint, Interrupted, never_interrupted
 from conch.store.transfer import Progress
 
@@ -107,7 +108,7 @@ def test_it_ends_between_folders_when_nobody_waits_any_more(root: Path) -> None:
 
 
 def test_too_many_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "ENTRIES_MOST", 4)
+    monkeypatch.setattr(in_place, "ENTRIES_MOST", 4)
     linked(root, "m")
     (root / "claim" / "m" / "one").touch()
     (root / "claim" / "m" / "more").touch()

@@ -34,6 +34,11 @@ PROGRAMS = SourcePolicy(backends=("onnxruntime", "python"))
         ('backend: "openvino" parameters { key: "CPU_EXTENSION_PATH" value { string_value: "x" } }', ["1/model.xml"]),
         ('backend: "openvino" parameters { key: "new" value { string_value: "/models/x" } }', ["1/model.xml"]),
         (
+            'backend: "onnxruntime" parameters { key: "x" value { string_value: "$$TRITON_MODEL_DIRECTORY" } }',
+            ["1/model.onnx"],
+        ),
+        ('backend: "onnxruntime"', ["1/model.onnx", "1/lib/model.py"]),
+        (
             'backend: "onnxruntime" optimization { execution_accelerators { cpu_execution_accelerator '
             '{ name: "openvino" parameters { key: "load_config" value: "/models/x.json" } } } }',
             ["1/model.onnx"],
@@ -52,6 +57,7 @@ def test_a_program_is_refused_where_models_must_be_data(config: str, files: list
         ('backend: "onnxruntime"', ["1/model.onnx"], "onnxruntime"),
         ("", ["1/model.onnx", "labels.txt", "golden.json", "conch.json"], "onnxruntime"),
         ("", ["1/model.plan"], "tensorrt"),
+        ("", ["1/model.onnx", "1/model.json"], "onnxruntime"),
         ('platform: "onnxruntime_onnx"', ["1/model.onnx"], "onnxruntime"),
         ('platform: "ensemble"', [], ""),
         ('ensemble_scheduling { step { model_name: "a" } }', [], ""),
@@ -94,3 +100,11 @@ def test_an_ensemble_with_a_backend_is_invalid() -> None:
 def test_a_model_that_names_no_backend_and_has_no_known_file_is_invalid() -> None:
     with pytest.raises(InvalidModelError, match="names no backend"):
         settle_backend(parse_config(""), ["1/weights.bin"], DATA_ONLY)
+
+
+def test_an_engine_file_alone_means_vllm() -> None:
+    config = parse_config("")
+    settle_backend(config, ["1/model.json", "1/weights/model.safetensors"], SourcePolicy(backends=("vllm",)))
+    assert config.backend == "vllm"
+    with pytest.raises(InvalidModelError, match="names no backend, and its files are of onnxruntime and tensorrt; add"):
+        settle_backend(parse_config(""), ["1/model.onnx", "1/model.plan"], DATA_ONLY)

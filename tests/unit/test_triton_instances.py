@@ -39,6 +39,14 @@ def test_a_model_without_groups_gets_one_of_the_kind_that_triton_chooses() -> No
     assert "instance_group" not in json.loads(config_json(parse_config('name: "mlp"'), instances=None))
 
 
+def test_a_group_keeps_its_gpus_when_its_number_changes() -> None:
+    """Triton completes a group without GPUs by all that it sees, so what runs always names them."""
+    config = parse_config("instance_group { count: 1 kind: KIND_GPU gpus: [1] }")
+    assert groups_of(config_json(config, instances=3)) == [
+        {"name": "conch_instances_0", "count": 3, "kind": "KIND_GPU", "gpus": [1]}
+    ]
+
+
 @pytest.mark.parametrize(
     ("config", "groups"),
     [
@@ -67,6 +75,10 @@ def test_the_assigned_number_is_that_of_every_group() -> None:
         (TWO_GROUPS, 6),
         ("instance_group { count: 2 kind: KIND_CPU } instance_group { count: 5 kind: KIND_CPU passive: true }", 2),
         ("instance_group { count: 3 kind: KIND_MODEL gpus: [0, 1] }", 3),
+        (
+            "instance_group { count: 2 kind: KIND_GPU gpus: [0] } instance_group { count: 1 kind: KIND_GPU gpus: [1] }",
+            3,
+        ),
         ("", 1),
     ],
 )

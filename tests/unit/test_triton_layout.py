@@ -14,10 +14,10 @@ AUTO, REPOSITORY, ONNX = ModelFormat.AUTO, ModelFormat.REPOSITORY, ModelFormat.O
 
 
 def links(
-    files: list[str], version: int = 1, name: str = "mlp", format: ModelFormat = AUTO, **kw: bool
+    files: list[str], version: int = 1, name: str = "mlp", format: ModelFormat = AUTO, *, is_ensemble: bool = False
 ) -> dict[str, str]:
     found = find_model(Tree.of(files), name=name, format=format)
-    return plan_layout(found, version=version, **kw).links
+    return plan_layout(found, version=version, is_ensemble=is_ensemble).links
 
 
 def refusal(files: list[str], version: int = 1, name: str = "mlp", format: ModelFormat = AUTO) -> str:
@@ -58,7 +58,8 @@ def test_a_model_directory_without_a_configuration() -> None:
 def test_a_bare_graph_keeps_its_name_and_takes_its_weights_along(prefix: str) -> None:
     files = [f"{prefix}resnet.onnx", f"{prefix}resnet.onnx.data"]
     found = find_model(Tree.of(files), name="mlp", format=AUTO)
-    assert (found.onnx, found.has_config) == ("resnet.onnx", False)
+    assert found.bare is not None
+    assert (found.bare.name, found.has_config) == ("resnet.onnx", False)
     assert plan_layout(found, version=7).links == {f"7/{f.removeprefix(prefix)}": f for f in files}
 
 
@@ -96,11 +97,80 @@ def test_the_declared_format_decides() -> None:
     assert "expected is one .onnx file" in refusal(["config.pbtxt", "1/model.onnx"], format=ONNX)
 
 
+@pytest.mark.parametrize(
+    ("format", "file", "backend"),
+    [
+        (ModelFormat.TORCHSCRIPT, "net.pt", "pytorch"),
+        (ModelFormat.TENSORRT, "net.plan", "tensorrt"),
+        (ModelFormat.PYTHON, "model.py", "python"),
+        (ONNX, "net.onnx", "onnxruntime"),
+    ],
+)
+def test_every_kind_of_bare_file_is_known_by_its_name_or_by_the_format(
+    format: ModelFormat, file: str, backend: str
+) -> None:
+    for declared in (AUTO, format):
+        found = find_model(Tree.of([f"packed/{file}", "packed/vocabulary.txt"]), name="mlp", format=declared)
+        assert found.bare is not None
+        assert (found.bare.name, found.bare.kind.backend) == (file, backend)
+        assert plan_layout(found, version=3).links == {
+            f"3/{file}": f"packed/{file}",
+            "3/vocabulary.txt": "packed/vocabulary.txt",
+        }
+    alone = find_model(Tree.of(["download"]), name="mlp", format=format)
+    assert alone.bare is not None
+    assert (alone.bare.name, alone.bare.kind.backend) == ("download", backend)
+    assert f"expected is {'the file' if file == 'model.py' else 'one .'}" in refusal(["a", "b"], format=format)
+
+
+def test_a_bare_program_takes_its_packages_along_and_a_graph_no_folder() -> None:
+    files = ["model.py", "helper.py", "lib/__init__.py", "lib/deep/rules.json", "golden.json"]
+    placed = {**{f"1/{file}": file for file in files[:-1]}, "golden.json": "golden.json"}
+    assert links(files) == links(files, format=ModelFormat.PYTHON) == placed
+    assert links(["net.onnx", "notes/how.md"]) == {"1/net.onnx": "net.onnx"}
+
+
+def test_several_files_that_could_be_the_model_are_named_and_the_format_decides() -> None:
+    files = ["model.py", "net.onnx", "net.pt"]
+    assert refusal(files) == (
+        "each of the files model.py, net.onnx, net.pt could be the model; set spec.model.format to the one that is "
+        "meant (ONNX or Python or TorchScript)"
+    )
+    found = find_model(Tree.of(files), name="mlp", format=ModelFormat.PYTHON)
+    assert found.bare is not None
+    assert found.bare.name == "model.py"
+    assert refusal(["a.pt", "b.pt"]) == "the source holds the models a.pt, b.pt; put one into each source"
+
+
+def test_what_is_foreign_at_a_repositorys_root_never_reaches_triton(tmp_path: Path) -> None:
+    """Triton takes any folder there for a model, and fails to start or to load for it."""
+    source = tmp_path / "fetched"
+    for name in ("mlp/config.pbtxt", "mlp/1/model.onnx", "notes/a.md", ".git/config", "other/1/model.onnx", "top.txt"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    found = find_model(read_tree(source), name="mlp", format=AUTO)
+    make_layout(plan_layout(found, version=1), source, tmp_path / "repository" / "mlp")
+    assert read_tree(tmp_path / "repository").files == {"mlp/1/model.onnx"}
+
+
+def test_what_is_written_anew_does_not_touch_the_source(tmp_path: Path) -> None:
+    (tmp_path / "fetched" / "1").mkdir(parents=True)
+    source = tmp_path / "fetched" / "1" / "model.json"
+    source.write_text("as fetched")
+    found = find_model(read_tree(tmp_path / "fetched"), name="mlp", format=AUTO)
+    layout = plan_layout(found, version=1)
+    make_layout(layout, tmp_path / "fetched", tmp_path / "mlp", {"1/model.json": b"for Triton"})
+    assert (tmp_path / "mlp" / "1" / "model.json").read_text() == "for Triton"
+    assert source.read_text() == "as fetched"
+
+
 def test_an_ensembles_lost_version_folder_comes_back(tmp_path: Path) -> None:
     (tmp_path / "fetched").mkdir()
     (tmp_path / "fetched" / "config.pbtxt").write_text("")
     found = find_model(read_tree(tmp_path / "fetched"), name="mlp", format=AUTO)
-    with pytest.raises(InvalidModelError, match="no version 1"):
+    with pytest.raises(
+        InvalidModelError, match=r"has no version folder; put its files into a folder 1 beside its conf"
+    ):
         plan_layout(found, version=1)
     make_layout(plan_layout(found, version=1, is_ensemble=True), tmp_path / "fetched", tmp_path / "mlp")
     assert (tmp_path / "mlp" / "1").is_dir()
@@ -112,7 +182,10 @@ def test_errors_say_what_is_there_and_what_to_do() -> None:
     message = refusal(["a/config.pbtxt", "b/1/x"], name="c")
     assert "the models a, b but none named 'c'" in message
     assert "spec.model.name" in message
-    assert "the source holds model.pt, readme.txt" in refusal(["model.pt", "readme.txt"])
+    assert "the source holds model.bin, readme.txt" in refusal(["model.bin", "readme.txt"])
+    assert refusal(["a/1/x", "README.md"], name="c") == (
+        "the source holds the model a but none named 'c'; set spec.model.name to the one to serve"
+    )
     assert "20 more" in refusal([f"f{i:02}" for i in range(32)])
     assert "a.onnx, b.onnx" in refusal(["a.onnx", "b.onnx"])
     assert "no file" in refusal([])

@@ -16,23 +16,24 @@ nv_inference_pending_request_count{model="tokens",version="1"} 1
 nv_gpu_utilization{gpu_uuid="GPU-0e9fdafb-5adb-91cd-26a8-308d34357efc"} 0.25
 # HELP nv_gpu_memory_total_bytes GPU total memory, in bytes
 # TYPE nv_gpu_memory_total_bytes gauge
-nv_gpu_memory_total_bytes{gpu_uuid="GPU-0e9fdafb-5adb-91cd-26a8-308d34357efc"} 16945512448
+nv_gpu_memory_total_bytes{gpu_uuid="GPU-0e9fdafb-5adb-91cd-26a8-308d34357efc"} 85899345920
 nv_gpu_memory_total_bytes{gpu_uuid="GPU-5a7a7c2e-5b0f-4a3b-8f4b-4a5f3f0e1d2c"} 1.6945512448e+10
 # HELP nv_gpu_memory_used_bytes GPU used memory, in bytes
 # TYPE nv_gpu_memory_used_bytes gauge
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-0e9fdafb-5adb-91cd-26a8-308d34357efc"} 974913536.000000
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-5a7a7c2e-5b0f-4a3b-8f4b-4a5f3f0e1d2c"} 0
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-0e9fdafb-5adb-91cd-26a8-308d34357efc"} 9749135360.000000
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-5a7a7c2e-5b0f-4a3b-8f4b-4a5f3f0e1d2c"} 8472756224
 # HELP nv_cpu_memory_used_bytes CPU used memory (RAM), in bytes
 # TYPE nv_cpu_memory_used_bytes gauge
 nv_cpu_memory_used_bytes 1192390656
 """
 
 
-def test_gpus_are_added_up_and_versions_too() -> None:
+def test_versions_are_added_up_and_of_gpus_the_fullest_counts() -> None:
+    """The other one has more in use, and far more room."""
     assert parse_metrics(GPUS) == TritonMetrics(
         pending={"mlp": 7, "tokens": 1},
-        gpu_memory_used_bytes=974913536,
-        gpu_memory_total_bytes=2 * 16945512448,
+        gpu_memory_used_bytes=8472756224,
+        gpu_memory_total_bytes=16945512448,
     )
 
 

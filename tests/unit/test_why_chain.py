@@ -123,6 +123,7 @@ class Case:
 
 
 REFUSED_KEY = waiting("CreateContainerConfigError", SECRET_TEXT)
+SILENT = a_pod(waits_for_scheduler="volcano", created="2025-12-31T23:00:00Z")
 CRASHING = a_pod(containers=(ObservedContainer(name="triton", restarts=5, waiting_reason="CrashLoopBackOff"),))
 SERVES = a_pod(ready=True, report=reporting(AgentPhase.READY).report)
 BEFORE = ModelDeploymentStatus(
@@ -163,6 +164,8 @@ CASES = [
     Case("pods_have_volumes", find(a_pod(unschedulable_message="didn't find persistent volumes to bind"))),
     Case("pods_have_a_node", find(a_pod(unschedulable_message="Insufficient nvidia.com/gpu"))),
     Case("pods_have_a_node", find(a_pod(unschedulable_message="Insufficient cpu"))),
+    Case("a_scheduler_looks_at_the_pods", find(SILENT)),
+    Case("a_scheduler_looks_at_the_pods", find(replace(SILENT, missing_claims=("one-gpu",)))),
     Case("agents_can_be_asked", find(a_pod(ready=True, agent_unreachable=True))),
     Case("pods_serve_the_pinned_files", find(OTHER_FILES, digest=f"sha256:{'ab' * 32}")),
     Case("nodes_answer", find(a_pod(node_lost=True))),
@@ -389,6 +392,20 @@ def test_a_pods_own_problem_is_told(status: dict[str, Any], words: str) -> None:
     assert words in report.pods[0].problem
 
 
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        ([], "the scheduler volcano has said nothing of it yet"),
+        ([{"name": "gpu", "resourceClaimTemplateName": "two-h100"}], "no claim of two-h100 has been made for it yet"),
+    ],
+)
+def test_a_pod_that_no_scheduler_has_looked_at_says_whose_word_is_missing(claims: list[Any], words: str) -> None:
+    pod = {**a_live_pod("p"), "spec": {"schedulerName": "volcano", "resourceClaims": claims}}
+    report = explain(Seen(body=not_ready("a_scheduler_looks_at_the_pods"), pods=(pod,)))
+    assert report.pods is not None
+    assert report.pods[0].problem == words
+
+
 def test_warnings_are_those_of_the_object_and_its_pods_in_the_order_of_time() -> None:
     events = (
         a_warning("Pod", "sentiment-w1-abc-1", "30"),
@@ -454,6 +471,7 @@ def test_the_json_has_every_field_in_every_case() -> None:
         "revisions",
         "pin",
         "fetch",
+        "cache",
         "autoscaling",
         "pods",
         "warnings",

@@ -133,6 +133,15 @@ def test_a_fetch_of_unknown_size_has_no_bar() -> None:
     assert "Fetching: 3.1 GB, 12 files, 120.0 MB/s, 8s ago" in shown
 
 
+def test_what_the_model_cache_was_good_for_is_said_with_what_is_wrong_with_it() -> None:
+    cache = {"hit": 2, "filled": 1, "bypassed": 0, "message": ""}
+    shown = text(Seen(body=not_ready("replicas_are_ready", cache=cache)))
+    assert "Model cache: 2 pods found the model there, 1 fetched it into it." in shown
+    assert "did without" not in shown
+    shown = text(Seen(body=not_ready("replicas_are_ready", cache=cache | {"bypassed": 3, "message": "It is full."})))
+    assert "1 fetched it into it, 3 did without. It is full." in shown
+
+
 def run(monkeypatch: pytest.MonkeyPatch, seen: Seen | Exception, *args: str) -> Result:
     class NoClient:
         async def close(self) -> None:

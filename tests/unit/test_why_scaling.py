@@ -21,7 +21,7 @@ NOW = datetime(2026, 1, 1, 0, 12, tzinfo=UTC)
 OBJECTIVE: Json = {"maxReplicas": 10, "objective": {"latencyMs": 200}}
 CURVE = {"baseMilliseconds": 5.0, "perItemMilliseconds": 2.5, "maxBatch": 8, "instances": 1, "model": ""}
 SURGE = "41.2 requests per second come now, more than 2 servers carry"
-CALM = "13 requests per second: 1.5 x the load of the last 15 s, kept for 3 min"
+CALM = "13 requests per second: 1.5 x the load of the last 60 s, what that needs is kept for 5 min"
 TOLD: Json = {
     "reason": "Surge",
     "message": SURGE,
@@ -30,7 +30,7 @@ TOLD: Json = {
     "latePercent": 0.31,
     "curve": CURVE,
     "coldStartSeconds": 32.0,
-    "policy": "1.5 x the load of the last 15 s, kept for 3 min",
+    "policy": "1.5 x the load of the last 60 s, what that needs is kept for 5 min",
     "observedAt": "2026-01-01T00:11:48Z",
     "decisions": [
         {"at": "2026-01-01T00:11:48Z", "before": 2, "after": 5, "reason": "Surge", "message": SURGE},
@@ -79,7 +79,7 @@ def test_a_pipe_gets_one_fact_a_line_and_the_last_changes_as_a_table() -> None:
         "Load: 41.2 requests per second; a server carries 16.4 of them",
         "Learnt: a batch of n takes 5 + 2.5 n ms, n up to 8: 320 requests per second at most",
         "Cold start: 32 s from a pod's creation until it serves, as nine of ten did",
-        "Policy: 1.5 x the load of the last 15 s, kept for 3 min",
+        "Policy: 1.5 x the load of the last 60 s, what that needs is kept for 5 min",
         "These figures are 12s old; they are renewed when they change much",
         "",
         "Last changes of the count",

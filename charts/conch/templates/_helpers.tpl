@@ -78,6 +78,26 @@ portsLast: {{ $last }}
 {{/* conch.api.gateway_pod.CONFIG_FOLDER */}}
 {{- define "conch.gatewayConfigFolder" -}}/var/lib/conch-gateway{{- end }}
 
+{{/* conch.api.gateway_pod.TLS_FOLDER */}}
+{{- define "conch.gatewayTlsFolder" -}}/etc/conch/gateway-tls{{- end }}
+
+{{/* conch.api.gateway_pod.API_KEYS_FOLDER */}}
+{{- define "conch.gatewayApiKeysFolder" -}}/etc/conch/gateway-api-keys{{- end }}
+
+{{/* conch.api.gateway_pod.AUTHORIZATION_FOLDER */}}
+{{- define "conch.gatewayAuthorizationFolder" -}}/etc/conch/gateway-authorization{{- end }}
+
+{{/* Name of the Secret with the authority of the authorisation service; empty without one. */}}
+{{- define "conch.gatewayAuthorizationCa" -}}
+{{- $service := .Values.gateway.externalAuthorization }}
+{{- if $service.caSecretName }}
+{{- if not (and $service.address $service.tls) }}
+{{- fail "gateway.externalAuthorization.caSecretName: says whom to trust over TLS, so address and tls: true are needed too" }}
+{{- end }}
+{{- $service.caSecretName }}
+{{- end }}
+{{- end }}
+
 {{/* The operator's settings file: the keys are those of conch.settings.OperatorSettings. */}}
 {{- define "conch.settings" -}}
 images:
@@ -86,11 +106,16 @@ images:
   pullPolicy: {{ .Values.image.pullPolicy }}
 modelPods:
   {{- toYaml .Values.modelPods | nindent 2 }}
+modelCache:
+  {{- toYaml .Values.modelCache | nindent 2 }}
 sourcePolicy:
   {{- toYaml .Values.policy.sources | nindent 2 }}
   {{- toYaml .Values.policy.models | nindent 2 }}
+networkPolicy:
+  {{- toYaml (omit .Values.networkPolicy "portRanges") | nindent 2 }}
 gateway:
   {{- include "conch.gatewayPorts" . | nindent 2 }}
+  tls: {{ ne .Values.gateway.tls.secretName "" }}
 workers: {{ .Values.workers }}
 resyncMinutes: {{ .Values.resyncMinutes }}
 healthPort: {{ include "conch.healthPort" . }}

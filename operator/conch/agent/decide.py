@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from conch.api.assignment import AgentPhase, Assignment, GoldenReport
+from conch.api.assignment import AgentPhase, AssignedModel, Assignment, GoldenReport
+from conch.api.model import ModelSource
 from conch.api.reasons import Reason
 from conch.triton.instances import InstanceGroups
 
@@ -28,9 +29,14 @@ class Wanted:
     layout_key: str
 
     @property
+    def models(self) -> tuple[AssignedModel, ...]:
+        """What is loaded, in this order."""
+        return (*self.assignment.models, self.assignment)
+
+    @property
     def expected_digest(self) -> str | None:
         """The digest of the files that may be loaded; None as long as nobody knows it."""
-        return _expected_digest(self.assignment)
+        return self.assignment.expected_digest
 
     @classmethod
     def of(cls, assignment: Assignment) -> "Wanted":
@@ -40,11 +46,13 @@ class Wanted:
         The layout's holds the digest that the files must have: so what Triton says it runs tells whose bytes these are.
         A policy that becomes stricter takes no model away that serves: it holds at the next fetch and the next load.
         """
-        source = assignment.source
-        fetch_key = _key(source.uri, source.digest, source.endpoint, source.region, source.path_style)
-        config = assignment.config.to_wire()
-        digest = _expected_digest(assignment)
-        parts = (LAYOUT_FORMAT, fetch_key, digest, assignment.name, assignment.version, assignment.format.value, config)
+        further = [(model.name, *_files(model.source)) for model in assignment.models]
+        # Of several models, each one's files lie in a folder of its name.
+        composed = [assignment.name, further] if further else []
+        fetch_key = _key(*_files(assignment.source), *composed)
+        models = [_served(model) for model in assignment.models]
+        digest = assignment.expected_digest
+        parts = (LAYOUT_FORMAT, fetch_key, digest, *_served(assignment), *([models] if models else []))
         return cls(assignment=assignment, fetch_key=fetch_key, layout_key=_key(*parts))
 
 
@@ -55,7 +63,8 @@ class Disk:
     fetched: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Key -> digest of fetched trees."""
     layouts: tuple[tuple[str, str], ...] = ()
-    """(model name, layout key) of the repository's models."""
+    """(model name, layout key) of the repository's models. All models that an ensemble is composed of have its key, and
+    are there when it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,7 @@ class LoadedVersion:
     version: str
     state: str
     ready: bool = False
+    """Whether it answers: of an ensemble, also whatever it is composed of."""
     layout: str | None = None
     """Key of the layout that was really loaded, from the configuration that Triton runs with."""
     instances: InstanceGroups | None = None
@@ -193,20 +203,22 @@ def next_step(
     if wanted is None:
         return Idle(phase=AgentPhase.STARTING, message="waiting for an assignment")
     name = wanted.assignment.name
+    ours = {name, *(model for model, key in disk.layouts if key == wanted.layout_key)}
     if serves(server, wanted):
-        if stray := next((v.name for v in server.versions if v.name != name and v.state == "READY"), None):
+        foreign = [v for v in server.versions if v.layout != wanted.layout_key and v.name not in ours]
+        if stray := next((v.name for v in foreign if v.state == "READY"), None):
             return Unload(name=stray)
         if golden.due_at is not None and now >= golden.due_at:
             return Replay(wanted=wanted)
         if resizing.due_at is not None and now >= resizing.due_at and not _has_its_instances(server, wanted):
             return Resize(wanted=wanted)
-        loading = any(v.name != name for v in server.versions)
-        if not loading and (disk.fetched.keys() - {wanted.fetch_key} or any(n != name for n, _ in disk.layouts)):
+        is_foreign = any(key != wanted.layout_key for _, key in disk.layouts)
+        if not foreign and (disk.fetched.keys() - {wanted.fetch_key} or is_foreign):
             return CleanUp(wanted=wanted)
         return Idle(phase=AgentPhase.READY)
     if failure is not None and now < failure.retry_at:
         return Idle(phase=AgentPhase.FAILED, message=failure.message)
-    if server.live and any(v.name == name and v.state == "LOADING" for v in server.versions):
+    if server.live and any(v.name in ours and v.state == "LOADING" for v in server.versions):
         # Whatever comes next, its files must not be taken away meanwhile.
         return Idle(phase=AgentPhase.LOADING, message="Triton is loading the model")
     if failure is not None and failure.refetch:
@@ -228,15 +240,18 @@ def next_step(
 
 
 def serves(server: Server, wanted: Wanted) -> bool:
-    """Whether exactly the assigned version, from exactly the assigned files and configuration, answers requests."""
-    ours = [v for v in server.versions if v.name == wanted.assignment.name and v.state != "UNLOADING"]
+    """Whether exactly the assigned versions, from exactly the assigned files and configuration, answer requests."""
+    return server.live and all(_answers(server, model, wanted.layout_key) for model in wanted.models)
+
+
+def _answers(server: Server, model: AssignedModel, layout: str) -> bool:
+    ours = [v for v in server.versions if v.name == model.name and v.state != "UNLOADING"]
     return (
-        server.live
-        and len(ours) == 1
-        and ours[0].version == str(wanted.assignment.version)
+        len(ours) == 1
+        and ours[0].version == str(model.version)
         and ours[0].state == "READY"
         and ours[0].ready
-        and ours[0].layout == wanted.layout_key
+        and ours[0].layout == layout
     )
 
 
@@ -251,8 +266,12 @@ def _has_its_instances(server: Server, wanted: Wanted) -> bool:
     return wanted.assignment.instances is None if running is None else running.are(wanted.assignment.instances)
 
 
-def _expected_digest(assignment: Assignment) -> str | None:
-    return assignment.source.digest or (assignment.pin.digest if assignment.pin else None)
+def _files(source: ModelSource) -> tuple[object, ...]:
+    return source.uri, source.digest, source.endpoint, source.region, source.path_style
+
+
+def _served(model: AssignedModel) -> tuple[object, ...]:
+    return model.name, model.version, model.format.value, model.config.to_wire()
 
 
 def _key(*parts: object) -> str:

@@ -2,22 +2,36 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from aiohttp.abc import AbstractResolver
 
+from conch.agent.cached_fetch import CachedFetch
 from conch.agent.decide import Wanted
 from conch.agent.errors import StepError
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Record, Volume
+from conch.api.assignment import Assignment, CacheOutcome, CacheReport
+from conch.api.model import ModelSource
 from conch.api.reasons import Reason
-from conch.store import Progress, Request, StoreError, fetch, in_thread, tree_digest, without_query
-from conch.store.sources.claim import fingerprint
+from conch.api.source import ClaimSource
+from conch.api.types import bounded
+from conch.store import (
+    Fetched,
+    Progress,
+    Request,
+    StoreError,
+    allowed_place,
+    fetch_all,
+    in_thread,
+    tree_digest,
+    without_query,
+)
+from conch.store.cache import CacheError, ModelCache
+from conch.store.fetch import REFETCH_BYTES_MOST
+from conch.store.in_place import fingerprint
 from conch.store.threads import Checkpoint
-
-REFETCH_BYTES_MOST = 64 << 20
-"""Up to this size a model is fetched anew where only that tells whether its source was mended."""
 
 
 class Fetcher:
@@ -34,6 +48,9 @@ class Fetcher:
         self._volume = volume
         self._progress = progress
         self._resolver = resolver
+        self._cached = _cached_fetch(settings, volume, resolver)
+        self._cache_reports: dict[str, CacheReport] = {}
+        """By fetch key, of this life of the agent."""
 
     async def fetch(self, wanted: Wanted) -> None:
         """Bring the assigned files to the volume; raises StepError when they are not the expected ones, StoreError."""
@@ -46,23 +63,101 @@ class Fetcher:
             if wanted.expected_digest not in (None, known.digest):
                 raise _other_files(wanted, known)
             return
-        request = Request(
-            source=assignment.source,
-            policy=assignment.source_policy,
-            claim_mount=self._settings.claim_folder,
-            credentials_folder=self._settings.credentials_folder,
-            limit_bytes=self._settings.limit_bytes,
-            progress=self._progress(),
-            pinned=assignment.pin.resolved if assignment.pin else "",
-            known=known.resolved if known else "",
-        )
-        with self._volume.scratch() as folder:
-            fetched = await fetch(request, self._volume.partial(key), folder, resolver=self._resolver)
-            if fetched is not None:
-                await in_thread(lambda _checkpoint: self._keep(wanted, folder, Record(**asdict(fetched))))
+        request = self._request(assignment, known.resolved if known else "")
+        places = [allowed_place(part) for part in (request.parts.values() or [request])]
+        if self._cached is None or any(isinstance(place, ClaimSource) for place in places):
+            await self._fetch_onto_the_volume(wanted, request)
+        else:
+            await self._fetch_by_cache(self._cached, wanted, request, known)
         record = self._volume.record(key)
         if record is not None and wanted.expected_digest not in (None, record.digest):
             raise _other_files(wanted, record)
+
+    def _request(self, assignment: Assignment, known: str) -> Request:
+        progress = self._progress()
+        requests = {
+            model.name: Request(
+                source=model.source,
+                policy=assignment.source_policy,
+                claim_mount=self._claim_mount(assignment, model.source),
+                credentials_folder=self._credentials_folder(assignment, model.source),
+                limit_bytes=self._settings.limit_bytes,
+                progress=progress,
+            )
+            for model in (assignment, *assignment.models)
+        }
+        return replace(
+            requests[assignment.name],
+            pinned=assignment.pin.resolved if assignment.pin else "",
+            known=known,
+            parts=requests if assignment.models else {},
+        )
+
+    def _claim_mount(self, assignment: Assignment, source: ModelSource) -> Path:
+        """Where the claim of one model's source lies: that of the first has a place of its own."""
+        claim = source.claim
+        if claim is None or claim == assignment.source.claim:
+            return self._settings.claim_folder
+        return self._settings.further_claims_folder / claim
+
+    def _credentials_folder(self, assignment: Assignment, source: ModelSource) -> Path:
+        secret = source.credentials_secret_ref
+        if secret is None or secret == assignment.source.credentials_secret_ref:
+            return self._settings.credentials_folder
+        return self._settings.further_credentials_folder / secret.name
+
+    async def _fetch_onto_the_volume(self, wanted: Wanted, request: Request) -> None:
+        with self._volume.scratch() as folder:
+            fetched = await fetch_all(request, self._volume.partial(wanted.fetch_key), folder, resolver=self._resolver)
+            if fetched is not None:
+                await in_thread(lambda _checkpoint: self._keep(wanted, folder, _record(fetched)))
+
+    async def _fetch_by_cache(
+        self, cached: CachedFetch, wanted: Wanted, request: Request, known: Record | None
+    ) -> None:
+        digest = wanted.expected_digest
+        if known is not None and known.digest == digest:
+            # It cannot be served, and perhaps its source was mended: what the cache has tells nothing of that.
+            digest = None
+        try:
+            with self._volume.scratch() as folder:
+                brought = await cached.bring(request, digest=digest, source_key=wanted.fetch_key, folder=folder)
+                if brought is None:
+                    return
+                record = _record(brought.fetched, cached=True)
+                await in_thread(lambda _checkpoint: self._keep(wanted, folder, record))
+            self._cache_reports[wanted.fetch_key] = CacheReport(
+                outcome=brought.outcome, message=bounded(brought.message)
+            )
+        except CacheError as error:
+            said = f"The model was fetched onto the pod's own volume, not into the model cache: {error}."
+            self._cache_reports[wanted.fetch_key] = CacheReport(outcome=CacheOutcome.BYPASSED, message=bounded(said))
+            request.progress.bytes = request.progress.files = 0
+            await self._fetch_onto_the_volume(wanted, request)
+
+    def cache_report(self, wanted: Wanted) -> CacheReport | None:
+        """How the assigned model was come by where there is a model cache; None until it was."""
+        record = self._volume.record(wanted.fetch_key)
+        if self._cached is None or record is None:
+            return None
+        # An earlier life of this agent has found or filled it.
+        before = CacheReport(outcome=CacheOutcome.HIT) if record.cached else None
+        return self._cache_reports.get(wanted.fetch_key, before)
+
+    async def keep_cache(self) -> None:
+        """Keep others from taking away what is in use of the model cache, until cancelled."""
+        if self._cached is not None:
+            await self._cached.use(self._volume.cached())
+            await self._cached.keep_renewing()
+
+    def clean_up(self, wanted: Wanted) -> None:
+        """Remove whatever is not of the assigned model, and let others take away what is not in use any more."""
+        self._volume.clean_up(fetched=wanted.fetch_key, layout=wanted.layout_key)
+        self._leave_unused()
+
+    def _leave_unused(self) -> None:
+        if self._cached is not None:
+            self._cached.leave_all_but(self._volume.cached())
 
     def _holds_nothing_new(self, wanted: Wanted, known: Record) -> bool:
         """Whether fetching again would be for nothing, as far as can be told without asking the store.
@@ -70,7 +165,7 @@ class Fetcher:
         Files on a claim tell whether they were written to. Where a store tells nothing of its files' versions, a large
         model that is not the expected one is not fetched again and again.
         """
-        if known.fingerprint:
+        if known.is_at_its_source:
             with suppress(OSError):
                 return fingerprint(self._volume.tree(wanted.fetch_key)) == known.fingerprint
         unexpected = wanted.expected_digest not in (None, known.digest)
@@ -95,23 +190,34 @@ class Fetcher:
 
     def _keep(self, wanted: Wanted, folder: Path, record: Record) -> None:
         before = self._volume.record(wanted.fetch_key)
-        if before is not None and before.digest == record.digest and not record.fingerprint:
+        if before and before.digest == record.digest and not (record.fingerprint or before.fingerprint):
             self._volume.trust(wanted.fetch_key, record)
             return
         self._volume.drop_layout(wanted.layout_key)
         self._volume.keep_fetched(wanted.fetch_key, folder, record)
+        self._leave_unused()
 
-    def is_still_verified(self, wanted: Wanted) -> bool:
-        """Files that were left on their claim may have been written to since; then they are forgotten."""
+    def check_still_verified(self, wanted: Wanted) -> None:
+        """Files that are not on the pod's volume may have been written to since: then forget them; raises StepError."""
         record = self._volume.record(wanted.fetch_key)
-        if record is None or self.is_unchanged(wanted, record):
-            return True
+        if record is None or (self._is_ours(record) and self.is_unchanged(wanted, record)):
+            return
         self._volume.drop_layout(wanted.layout_key)
         self._volume.forget(wanted.fetch_key)
-        return False
+        self._leave_unused()
+        where = "in the model cache" if record.cached else "on the claim"
+        raise StepError(
+            Reason.SOURCE_CHANGED,
+            f"{shown_sources(wanted)}: the files {where} were written to or taken away after they were verified; they "
+            "are verified anew",
+        )
+
+    def _is_ours(self, record: Record) -> bool:
+        """Whether nobody takes the files away while Triton loads them."""
+        return not record.cached or (self._cached is not None and self._cached.is_in_use(record.digest))
 
     def is_unchanged(self, wanted: Wanted, record: Record) -> bool:
-        """Whether files that were left on their claim are as they were when the record was made."""
+        """Whether files that are not on the pod's volume are as they were when the record was made."""
         if not record.fingerprint:
             return True
         try:
@@ -120,11 +226,35 @@ class Fetcher:
             return False
 
 
+def shown_sources(wanted: Wanted) -> str:
+    """The URIs for people."""
+    return ", ".join(without_query(model.source.uri) for model in wanted.models)
+
+
+def _record(fetched: Fetched, *, cached: bool = False) -> Record:
+    return Record(
+        digest=fetched.digest,
+        bytes=fetched.bytes,
+        resolved=fetched.resolved,
+        fingerprint=fetched.fingerprint,
+        cached=cached,
+    )
+
+
+def _cached_fetch(settings: AgentSettings, volume: Volume, resolver: AbstractResolver | None) -> CachedFetch | None:
+    if settings.cache_bytes is None:
+        return None
+    cache = ModelCache(settings.cache_folder, limit_bytes=settings.cache_bytes, boot=volume.boot)
+    return CachedFetch(cache, resolver)
+
+
 def _other_files(wanted: Wanted, record: Record) -> StepError:
     """The source's files are not those that were declared, or not those that the other replicas have."""
-    source, pin = wanted.assignment.source, wanted.assignment.pin
-    shown, now = without_query(source.uri), _known_as(record.digest, record.resolved)
-    if source.digest or pin is None:
+    assignment = wanted.assignment
+    source, pin = assignment.source, assignment.pin
+    shown = shown_sources(wanted)
+    now = _known_as(record.digest, record.resolved)
+    if pin is None or (source.digest and not assignment.models):
         return StepError(
             Reason.DIGEST_MISMATCH,
             f"{shown} has the digest {now}, declared is {source.digest}; nothing was loaded. Either the files were "

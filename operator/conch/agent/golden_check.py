@@ -22,7 +22,7 @@ from conch.triton.client import TritonClient
 from conch.triton.comparison import summary
 from conch.triton.errors import InvalidModelError, TritonRefusedError, TritonUnavailableError
 from conch.triton.golden_set import FILE_BYTES_MOST, GoldenSetError, read_golden_set
-from conch.triton.layout import GOLDEN_SET, find_model, read_tree
+from conch.triton.layout import GOLDEN_SET, find_within, read_tree
 from conch.triton.replay import replay
 
 REPLAY_SECONDS: Final = 300.0
@@ -100,7 +100,8 @@ class GoldenCheck:
         if not self._fetcher.is_unchanged(wanted, record):
             raise GoldenSetError("the files on the claim were written to since they were verified")
         tree, assignment = self._volume.tree(wanted.fetch_key), wanted.assignment
-        file = find_model(read_tree(tree), name=assignment.name, format=assignment.format).golden_set
+        found = find_within(read_tree(tree), assignment.folder, name=assignment.name, format=assignment.format)
+        file = found.golden_set
         return None if file is None else _content(tree / file)
 
     def _try_again(self, message: str) -> None:

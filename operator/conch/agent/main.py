@@ -15,7 +15,6 @@ from conch.agent.assignment_file import AssignmentFile
 from conch.agent.connections import open_connections
 from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step, running_instances
 from conch.agent.errors import StepError
-from conch.agent.fetcher import REFETCH_BYTES_MOST
 from conch.agent.leaving import Leaving, LeavingTimes
 from conch.agent.reporting import FetchMeter, agent_log, make_report, phase_of
 from conch.agent.server import serve
@@ -26,6 +25,8 @@ from conch.api import pod
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, InferenceCounts, Pin
 from conch.api.reasons import Reason
 from conch.store import Progress, in_thread, without_query
+from conch.store.composed import tells_versions
+from conch.store.fetch import REFETCH_BYTES_MOST
 from conch.triton.client import TritonClient
 from conch.triton.metrics import MetricsReader
 
@@ -113,6 +114,14 @@ class Agent:
 
     async def work(self) -> None:
         """Look, decide, act, for ever."""
+        keeping = asyncio.ensure_future(self._steps.keep_cache())
+        try:
+            await self._look_and_act()
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+    async def _look_and_act(self) -> None:
         while True:
             problem = self._take_assignment()
             server = await self._steps.observe(self._wanted)
@@ -222,13 +231,14 @@ class Agent:
 
     def _may_be_repaired(self, reason: Reason) -> bool:
         """Whether other files may lie at the source by now that would do better."""
-        if self._wanted is None or self._wanted.assignment.source.digest or reason not in _FAULTS_OF_THE_MODEL:
+        if self._wanted is None or self._wanted.assignment.is_declared or reason not in _FAULTS_OF_THE_MODEL:
             return False
         record = self._volume.record(self._wanted.fetch_key)
         if record is None:
             return False
-        tells_versions = bool(record.resolved or record.fingerprint)
-        return tells_versions or record.bytes <= REFETCH_BYTES_MOST
+        parts = [model.name for model in self._wanted.models]
+        told = tells_versions(record.resolved, parts) if len(parts) > 1 else bool(record.resolved)
+        return told or record.is_at_its_source or record.bytes <= REFETCH_BYTES_MOST
 
     def _tell(self, step: Step, problem: str | None, server: Server, counts: InferenceCounts | None) -> None:
         """Publish the report that belongs to a step."""
@@ -238,6 +248,7 @@ class Agent:
             wanted=wanted,
             failure=self._failure,
             record=self._volume.record(wanted.fetch_key) if wanted else None,
+            cache=self._steps.cache_report(wanted) if wanted else None,
             fetched=self._fetching.fields(),
             golden=self._steps.golden,
             inference=counts,

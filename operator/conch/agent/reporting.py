@@ -21,7 +21,7 @@ from conch.agent.decide import (
     Wanted,
 )
 from conch.agent.volume import Record
-from conch.api.assignment import AgentPhase, AgentReport, InferenceCounts
+from conch.api.assignment import AgentPhase, AgentReport, CacheReport, InferenceCounts
 from conch.store import Progress
 from conch.triton.instances import InstanceGroups
 from conch.triton.metrics import TritonMetrics
@@ -69,6 +69,7 @@ def make_report(
     record: Record | None,
     fetched: Mapping[str, int | None],
     golden: Golden,
+    cache: CacheReport | None = None,
     inference: InferenceCounts | None,
     running: InstanceGroups | None = None,
     resizing: Resizing = Resizing(),  # noqa: B008 - immutable
@@ -94,6 +95,7 @@ def make_report(
         resolved=record.resolved if record else "",
         pin=wanted.assignment.pin if wanted else None,
         replays_golden_set=True,
+        cache=cache,
         golden=golden.report if serves else None,
         inference=inference if serves else None,
         instances=(max(running.counts, default=0) or None) if running and serves else None,

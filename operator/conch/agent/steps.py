@@ -1,10 +1,8 @@
 """The hands of the agent: each step of decide.py carried out, with errors in the API's words."""
 
 import asyncio
-import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final, assert_never
+from typing import assert_never
 
 from aiohttp.abc import AbstractResolver
 
@@ -16,7 +14,6 @@ from conch.agent.decide import (
     Idle,
     LayOut,
     Load,
-    LoadedVersion,
     Replay,
     Resize,
     Resizing,
@@ -29,36 +26,24 @@ from conch.agent.decide import (
 from conch.agent.errors import StepError
 from conch.agent.fetcher import Fetcher
 from conch.agent.golden_check import GoldenCheck
+from conch.agent.load_failure import load_failure
+from conch.agent.patience import Patience
+from conch.agent.repository import Repository
 from conch.agent.resizing import Resizer
+from conch.agent.server_state import server_state
 from conch.agent.settings import AgentSettings
 from conch.agent.volume import Volume
-from conch.api.assignment import Assignment, InferenceCounts
+from conch.api.assignment import CacheReport, InferenceCounts
 from conch.api.reasons import Reason
-from conch.store import Progress, StoreError, in_thread, without_query
-from conch.triton.allowed import settle_backend
+from conch.store import Progress, StoreError
 from conch.triton.client import TritonClient
-from conch.triton.config_pbtxt import (
-    format_config,
-    is_ensemble,
-    loaded_layout,
-    parse_config,
-    served_config,
+from conch.triton.errors import (
+    InvalidModelError,
+    ModelNotAllowedError,
+    TritonRefusedError,
+    TritonUnavailableError,
 )
-from conch.triton.errors import InvalidModelError, ModelNotAllowedError, TritonRefusedError, TritonUnavailableError
-from conch.triton.instances import instance_groups
-from conch.triton.layout import CONFIG, DEFAULT_ONNX, Found, find_model, make_layout, plan_layout, read_tree
 from conch.triton.metrics import MetricsReader, TritonMetrics
-from conch.triton.onnx_config import onnx_config
-from conch.triton.onnx_signature import read_signature
-
-_OUT_OF_GPU_MEMORY: Final = re.compile(
-    r"CUDA(?: error:)? out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUDA failure 2\b"
-    r"|OutOfMemory|Failed to allocate memory for requested buffer|unable to allocate [a-z ]*GPU memory",
-    re.IGNORECASE,
-)
-"""What CUDA, onnxruntime, TensorRT and PyTorch say when the GPU is full; Triton hands it on."""
-CONFIG_BYTES_MOST = 4 << 20
-_INTERESTING = ("READY", "LOADING", "UNLOADING")
 
 
 class Steps:
@@ -74,10 +59,12 @@ class Steps:
         resolver: AbstractResolver | None = None,
         *,
         clock: Callable[[], float],
+        patience: Patience | None = None,
     ) -> None:
         self._settings = settings
-        self._volume = volume
         self._triton = triton
+        self._repository = Repository(settings, volume)
+        self._patience = patience or Patience()
         self._fetcher = Fetcher(settings, volume, progress, resolver)
         self._golden = GoldenCheck(volume, self._fetcher, triton, clock)
         self._counting = Counting(triton, metrics)
@@ -104,31 +91,7 @@ class Steps:
 
     async def observe(self, wanted: Wanted | None) -> Server:
         """What Triton says now; never raises."""
-        try:
-            entries = await self._triton.index()
-            versions = [
-                LoadedVersion(name=e.name, version=e.version, state=e.state) for e in entries if e.state in _INTERESTING
-            ]
-            if wanted:
-                versions = [await self._examined(v) if v.name == wanted.assignment.name else v for v in versions]
-            return Server(live=True, versions=tuple(versions))
-        except (TritonUnavailableError, TritonRefusedError):
-            return Server()
-
-    async def _examined(self, entry: LoadedVersion) -> LoadedVersion:
-        if entry.state != "READY":
-            return entry
-        version = int(entry.version)
-        ready = await self._triton.version_ready(entry.name, version)
-        config = await self._triton.config(entry.name, version)
-        return LoadedVersion(
-            name=entry.name,
-            version=entry.version,
-            state=entry.state,
-            ready=ready,
-            layout=loaded_layout(config),
-            instances=instance_groups(config),
-        )
+        return await server_state(self._triton, examined=wanted is not None)
 
     async def inference_counts(self, wanted: Wanted) -> InferenceCounts | None:
         """What Triton has counted of the version that serves; None when it does not say. Never raises.
@@ -137,6 +100,14 @@ class Steps:
         """
         return await self._counting.read(wanted)
 
+    def cache_report(self, wanted: Wanted) -> CacheReport | None:
+        """How the assigned model was come by where there is a model cache."""
+        return self._fetcher.cache_report(wanted)
+
+    async def keep_cache(self) -> None:
+        """Keep others from taking away what is in use of the model cache, until cancelled."""
+        await self._fetcher.keep_cache()
+
     async def run(self, step: Step) -> None:
         """Carry out one step; raises StepError."""
         try:
@@ -144,7 +115,9 @@ class Steps:
                 case Fetch(wanted=wanted):
                     await self._fetcher.fetch(wanted)
                 case LayOut(wanted=wanted):
-                    await in_thread(lambda _checkpoint: self._lay_out(wanted))
+                    await self._patience.wait_for(
+                        wanted, lambda checkpoint: self._repository.lay_out(wanted, checkpoint)
+                    )
                 case Load(wanted=wanted):
                     await self._load(wanted)
                 case Unload(name=name):
@@ -154,9 +127,7 @@ class Steps:
                 case Resize(wanted=wanted):
                     await self._resize(wanted)
                 case CleanUp(wanted=wanted):
-                    await asyncio.to_thread(
-                        self._volume.clean_up, fetched=wanted.fetch_key, model=wanted.assignment.name
-                    )
+                    await asyncio.to_thread(self._fetcher.clean_up, wanted)
                 case Idle():
                     pass
                 case _:
@@ -168,7 +139,7 @@ class Steps:
         except ModelNotAllowedError as error:
             raise StepError(Reason.MODEL_NOT_ALLOWED, str(error)) from error
         except TritonRefusedError as error:
-            raise StepError(*_load_failure(str(error))) from error
+            raise StepError(*load_failure(str(error), self._settings.triton_image)) from error
         except TritonUnavailableError:
             pass  # the next observation says so, and what to do follows from that
         except OSError as error:
@@ -176,29 +147,6 @@ class Steps:
                 Reason.SOURCE_UNREACHABLE,
                 f"the model volume cannot be used: {error.strerror or error}; it is tried again",
             ) from error
-
-    def _lay_out(self, wanted: Wanted) -> None:
-        assignment = wanted.assignment
-        fetched = self._volume.tree(wanted.fetch_key)
-        found = find_model(read_tree(fetched), name=assignment.name, format=assignment.format)
-        root = fetched / found.root
-        author = _author_config(found, root, assignment)
-        layout = plan_layout(found, version=assignment.version, is_ensemble=is_ensemble(author))
-        config = served_config(
-            author, assignment.config, name=assignment.name, version=assignment.version, layout=wanted.layout_key
-        )
-        settle_backend(config, layout.links, assignment.source_policy)
-        with self._volume.scratch() as folder:
-            model = folder / assignment.name
-            make_layout(layout, fetched, model)
-            (model / CONFIG).write_text(format_config(config))
-            self._volume.keep_layout(wanted.layout_key, model, assignment.name)
-
-    def _check_backend(self, assignment: Assignment) -> None:
-        """What lies on the volume was allowed when it was laid out; it is loaded only if it is allowed now."""
-        model = self._volume.repository / assignment.name
-        config = parse_config((model / CONFIG).read_text())
-        settle_backend(config, read_tree(model).files - {CONFIG}, assignment.source_policy)
 
     async def _replay(self, wanted: Wanted) -> None:
         self._counting.hold()
@@ -217,17 +165,14 @@ class Steps:
             self._counting.begin()
 
     async def _load(self, wanted: Wanted) -> None:
-        if not await in_thread(lambda _checkpoint: self._fetcher.is_still_verified(wanted)):
-            raise StepError(
-                Reason.SOURCE_CHANGED,
-                f"{without_query(wanted.assignment.source.uri)}: the files on the claim were written to after they "
-                "were verified; they are verified anew",
-            )
-        await in_thread(lambda _checkpoint: self._check_backend(wanted.assignment))
+        await self._patience.wait_for(wanted, lambda _checkpoint: self._fetcher.check_still_verified(wanted))
+        models = await self._patience.wait_for(wanted, lambda _checkpoint: self._repository.checked_models(wanted))
         name, version = wanted.assignment.name, wanted.assignment.version
         self._golden.forget()
         self._counting.begin()
         try:
+            for member in models[:-1]:
+                await self._triton.load(member, timeout_seconds=self._settings.load_timeout_seconds)
             await self._resizer.load(wanted)
         except TritonUnavailableError as error:
             if await self._triton.live():
@@ -241,35 +186,3 @@ class Steps:
                 Reason.MODEL_LOAD_FAILED,
                 f"Triton took the load of {name!r}, but version {version} does not serve: it {state}",
             )
-
-
-def _load_failure(said: str) -> tuple[Reason, str]:
-    """Why Triton refused, in its own words; being out of GPU memory has its own remedy."""
-    if _OUT_OF_GPU_MEMORY.search(said):
-        return (
-            Reason.OUT_OF_GPU_MEMORY,
-            f"{said.rstrip('. ')}. Use a GPU with more memory (gpu.products, gpu.resource), fewer instances, or a "
-            "smaller model",
-        )
-    return Reason.MODEL_LOAD_FAILED, said
-
-
-def _author_config(found: Found, root: Path, assignment: Assignment) -> object:
-    """The configuration the model came with, or one derived from its graph, or an empty one that Triton completes."""
-    if found.has_config:
-        with (root / CONFIG).open("rb") as stream:
-            content = stream.read(CONFIG_BYTES_MOST + 1)
-        if len(content) > CONFIG_BYTES_MOST:
-            raise InvalidModelError(f"the model's {CONFIG} has more than {CONFIG_BYTES_MOST} bytes; make it smaller")
-        try:
-            return parse_config(content.decode())
-        except UnicodeDecodeError as error:
-            raise InvalidModelError(f"the model's {CONFIG} is not UTF-8 text") from error
-    graph = found.onnx or f"{assignment.version}/{DEFAULT_ONNX}"
-    if graph not in found.tree.files:
-        return parse_config("")
-    return onnx_config(
-        read_signature(root / graph),
-        filename=Path(graph).name,
-        max_batch_size=assignment.config.max_batch_size,
-    )

@@ -13,7 +13,7 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +37,13 @@ class Record:
     resolved: str = ""
     fingerprint: str = ""
     """Of files that are not on the volume but linked to."""
+    cached: bool = False
+    """Whether these lie in the model cache; otherwise at their source, on its claim."""
+
+    @property
+    def is_at_its_source(self) -> bool:
+        """Whether the files are the source's own: then what becomes of them there can be told by looking."""
+        return bool(self.fingerprint) and not self.cached
 
 
 class Volume:
@@ -48,7 +55,7 @@ class Volume:
         self._partial = folder / "partial"
         self._fetched = folder / "fetched"
         self.repository = folder / "repository"
-        self._boot = boot if boot is not None else _present_start()
+        self.boot = boot if boot is not None else _present_start()
 
     def prepare(self) -> None:
         """Make the folders and remove what cannot be trusted. The repository comes last: it lets Triton start."""
@@ -56,10 +63,10 @@ class Volume:
         for folder in (self._temporary, self._partial, self._fetched, self.repository):
             folder.mkdir(parents=True, exist_ok=True)
         mark = self._partial / _BOOT
-        if not mark.exists() or mark.read_text() != self._boot:
+        if not mark.exists() or mark.read_text() != self.boot:
             for entry in (*self._partial.iterdir(), *self.repository.iterdir()):
                 self._remove(entry)
-            mark.write_text(self._boot)
+            mark.write_text(self.boot)
 
     def disk(self) -> Disk:
         """What is there and can be trusted."""
@@ -87,12 +94,12 @@ class Volume:
     def record(self, key: str) -> Record | None:
         """The record of a fetched tree that was verified since the machine started."""
         boot, record = self._read(key)
-        return record if boot == self._boot else None
+        return record if boot == self.boot else None
 
     def untrusted(self, key: str) -> Record | None:
         """The record of a tree that was verified before the machine last started."""
         boot, record = self._read(key)
-        return record if record is not None and boot != self._boot and not record.fingerprint else None
+        return record if record is not None and boot != self.boot and not record.fingerprint else None
 
     def trust(self, key: str, record: Record) -> None:
         """The tree was verified anew."""
@@ -112,7 +119,7 @@ class Volume:
 
     def _write(self, folder: Path, record: Record) -> None:
         fresh = folder / f"{_RECORD}.new"
-        fresh.write_text(json.dumps({**asdict(record), _BOOT: self._boot}))
+        fresh.write_text(json.dumps({**asdict(record), _BOOT: self.boot}))
         fresh.rename(folder / _RECORD)
 
     def tree(self, key: str) -> Path:
@@ -130,15 +137,32 @@ class Volume:
             if laid_out == key:
                 self._remove(self.repository / name)
 
-    def keep_layout(self, key: str, folder: Path, name: str) -> None:
-        """Move a scratch folder into the repository as the model `name`, in place of what is there."""
-        (folder / _LAYOUT_MARK).write_text(key)
-        self._place(folder, self.repository / name)
+    def keep_layout(self, key: str, folder: Path, names: Sequence[str]) -> None:
+        """Move a scratch folder's models into the repository, in place of what is there.
 
-    def clean_up(self, *, fetched: str, model: str) -> None:
-        """Remove every fetched tree and every model but these, and whatever arrived in part."""
+        The last of them is the one that is served. It goes first and comes last: where it bears the key, whatever it is
+        composed of does.
+        """
+        served = self.repository / names[-1]
+        if len(names) > 1 and served.exists():
+            self._remove(served)
+        for name in names:
+            mark = folder / name / _LAYOUT_MARK
+            mark.unlink(missing_ok=True)  # one that came with the model is a link to the fetched file
+            mark.write_text(key)
+            self._place(folder / name, self.repository / name)
+
+    def cached(self) -> frozenset[str]:
+        """Digests of the trees that are links into the model cache, trusted or not."""
+        records = (self._read(path.parent.name)[1] for path in self._fetched.glob(f"*/{_RECORD}"))
+        return frozenset(record.digest for record in records if record is not None and record.cached)
+
+    def clean_up(self, *, fetched: str, layout: str) -> None:
+        """Remove every fetched tree and every model but those of these keys, and whatever arrived in part."""
+        models = {name for name, key in self.disk().layouts if key == layout}
         for entry in (*self._fetched.iterdir(), *self.repository.iterdir(), *self._partial.iterdir()):
-            if entry.name not in (fetched if entry.parent == self._fetched else model, _BOOT):
+            kept = {fetched} if entry.parent == self._fetched else models if entry.parent == self.repository else set()
+            if entry.name not in kept | {_BOOT}:
                 self._remove(entry)
 
     def _place(self, folder: Path, target: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from conch.api.model import ModelConfig, ModelFormat, ModelSource
+from conch.api.model import FURTHER_MODELS_MOST, ModelConfig, ModelFormat, ModelSource
 from conch.api.reasons import Reason
 from conch.api.source import SCHEMES
 from conch.api.source_policy import SourcePolicy
-from conch.api.types import ApiModel, Digest, Message, ShortText
+from conch.api.types import ApiModel, Digest, Message, Resolved, ShortText
 
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
 Count = Annotated[int, Field(ge=0, le=2**64 - 1)]
@@ -22,8 +22,6 @@ BATCH_SIZES_MOST: Final = 64
 """That a report tells of one model."""
 MODELS_MOST: Final = 16
 """Members of an ensemble that a report tells of: those that have computed the most."""
-Resolved = Annotated[str, Field(max_length=256)]
-"""What a source's name stood for when it was fetched, in the store's words: a commit, a manifest digest, an ETag."""
 
 
 class Pin(ApiModel, extra="ignore"):
@@ -42,7 +40,17 @@ class PinOrder(ApiModel, extra="ignore"):
     """See `names.pin_code`."""
 
 
-class Assignment(ApiModel, extra="ignore"):
+class AssignedModel(ApiModel, extra="ignore"):
+    """One model of a pod."""
+
+    name: ShortText
+    version: Annotated[int, Field(ge=1)]
+    source: ModelSource
+    format: ModelFormat = ModelFormat.AUTO
+    config: ModelConfig = ModelConfig()
+
+
+class Assignment(AssignedModel):
     """The one model version that every pod of a workload must have loaded.
 
     The pods of a workload keep their agent through upgrades of the operator, so the one reads what the other's version
@@ -50,20 +58,33 @@ class Assignment(ApiModel, extra="ignore"):
     """
 
     revision: ShortText
-    name: ShortText
-    version: Annotated[int, Field(ge=1)]
-    source: ModelSource
+    models: Annotated[tuple[AssignedModel, ...], Field(max_length=FURTHER_MODELS_MOST)] = ()
+    """Further models, which are loaded before this one."""
     pin: Pin | None = None
-    """Nothing is loaded before it is there and matches."""
-    format: ModelFormat = ModelFormat.AUTO
-    config: ModelConfig = ModelConfig()
+    """Nothing is loaded before it is there and matches: of the files of all models."""
     instances: Annotated[int, Field(ge=1, le=64)] | None = None
-    """How many instances each of the model's instance groups has; None: as many as its configuration says.
+    """How many instances each of the model's instance groups has, on each of its GPUs; None: as its configuration says.
 
     Triton changes it while it serves, without loading the model again: it is no part of what a revision is. An ensemble
     has no instances of its own.
     """
     source_policy: SourcePolicy = SourcePolicy()
+
+    @property
+    def folder(self) -> str:
+        """Where in the fetched tree this model's files lie: in all of it, or in a folder as those of the others do."""
+        return self.name if self.models else ""
+
+    @property
+    def expected_digest(self) -> str | None:
+        """Of the files that may be loaded, those of all models together; None as long as nobody knows it."""
+        declared = None if self.models else self.source.digest
+        return declared or (self.pin.digest if self.pin else None)
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether the object says which files these are: no others can take their place under the same sources."""
+        return all(model.source.digest for model in (self, *self.models))
 
     @field_validator("source_policy", mode="before")
     @classmethod
@@ -172,6 +193,25 @@ class InferenceCounts(ApiModel, extra="ignore"):
         return any(batch.executions for model in self.models for batch in model.batches)
 
 
+class CacheOutcome(StrEnum):
+    """What the model cache was good for."""
+
+    HIT = "Hit"
+    """The model was there: nothing was fetched."""
+    FILLED = "Filled"
+    """It was fetched into the cache."""
+    BYPASSED = "Bypassed"
+    """It was fetched onto the pod's own volume, for the cache could not be used."""
+
+
+class CacheReport(ApiModel, extra="ignore"):
+    """How a pod came by its model where there is a model cache."""
+
+    outcome: CacheOutcome
+    message: Message = ""
+    """What was wrong with the cache."""
+
+
 class AgentReport(ApiModel, extra="ignore"):
     """What an agent says of its pod. FAILED carries a reason; the agent goes on trying, with back-off, by itself."""
 
@@ -191,6 +231,8 @@ class AgentReport(ApiModel, extra="ignore"):
     bytes_per_second: Bytes = 0
     replays_golden_set: bool = False
     """Whether this agent says what comes of the golden set; an older one does not."""
+    cache: CacheReport | None = None
+    """None without a model cache, and until the model has been fetched."""
     golden: GoldenReport | None = None
     """None while the model does not serve, or its golden set is still being replayed."""
     inference: InferenceCounts | None = None
@@ -200,6 +242,6 @@ class AgentReport(ApiModel, extra="ignore"):
     instances_refused: Message = ""
     """Why the number of instances is not the assigned one, and stays so until another is assigned or a load."""
     gpu_memory_used_bytes: Bytes | None = None
-    """Of all GPUs that Triton sees, by whomever; None without one, where Triton cannot tell (MIG), and while the model
-    does not serve."""
+    """Of the fullest GPU that Triton sees, by whomever; None without one, where Triton cannot tell (MIG), and while the
+    model does not serve."""
     gpu_memory_total_bytes: Bytes | None = None

@@ -21,6 +21,13 @@ DYNAMIC_FOLDER: Final = "dynamic"
 TOKEN_FILE: Final = "/etc/conch/gateway-token/token"  # noqa: S105 - a path, not a secret
 """In operator and gateway pods: what the operator shows to a gateway."""
 
+TLS_FOLDER: Final = "/etc/conch/gateway-tls"
+"""Where the Secret with the certificate of the models' ports is mounted, if there is one."""
+API_KEYS_FOLDER: Final = "/etc/conch/gateway-api-keys"
+"""Where the Secret with clients' API keys is mounted, if there is one; in the sidecar only."""
+AUTHORIZATION_FOLDER: Final = "/etc/conch/gateway-authorization"
+"""In Envoy's container: `ca.crt`, whom to trust as the authorisation service, if its authority is a private one."""
+
 PORTS_FIRST: Final = 10_000
 PORTS_LAST: Final = 19_999
 """Where models' ports are if the chart does not say otherwise: below what kernels give to clients (32768-60999)."""

@@ -12,6 +12,9 @@ from conch.api.types import ApiModel, Message, ShortText
 
 REPORT_PATH: Final = "/report"
 WAKES_PATH: Final = "/wakes"
+COUNTED_AT_HEADER: Final = "X-Conch-Counted-At"
+"""Of a report's answer: when it was counted, in seconds of the gateway's own clock, which only grows. By it a rate is
+exact however long an answer was on its way. Without traffic the body stays the same, which need not be read anew."""
 
 Total = Annotated[int, Field(ge=0)]
 
@@ -61,7 +64,9 @@ class ObjectTraffic(ApiModel, extra="ignore"):
     endpoints: Total = 0
     """Servers in what Envoy has acknowledged."""
     arrivals: Total = 0
-    """Requests that came in, whatever became of them."""
+    """Requests that came in and were let in, whatever became of them then."""
+    unauthorized: Total = 0
+    """Requests that were not: without a known API key, or refused by the installation's authorisation service."""
     in_flight: Total = 0
     held: Total = 0
     refused: Total = 0
@@ -77,6 +82,8 @@ class GatewayReport(ApiModel, extra="ignore"):
     version: ShortText
     leaving: bool = False
     objects: dict[ShortText, ObjectTraffic] = Field(default_factory=dict)
+    counted_at_seconds: float | None = Field(default=None, exclude=True)
+    """See COUNTED_AT_HEADER; not in the body."""
 
 
 class Wake(ApiModel, extra="ignore"):

@@ -1,13 +1,29 @@
 """`spec.model`: which model, which version, from where, and what to change in its Triton configuration."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from conch.api.batching import DynamicBatching, SequenceBatching
 from conch.api.canonical import quantity
-from conch.api.source import URI_MAX_LENGTH, Source, parse_source_uri
+from conch.api.cel import Rule, rules
+from conch.api.source import URI_MAX_LENGTH, ClaimSource, Source, parse_source_uri
+from conch.api.source_rules import SOURCE_RULES
+from conch.api.tensors import Tensors
 from conch.api.types import ApiModel, Digest, DnsName, Quantity
+
+ModelName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9_]*)$")]
+FURTHER_MODELS_MOST: Final = 7
+
+_ONE_SCHEDULER: Final = (
+    "a model has one scheduler: remove config.dynamicBatching, or config.sequenceBatching for a model that takes no "
+    "sequences"
+)
+_TORCHSCRIPT_TELLS_NOTHING: Final = (
+    "a TorchScript file does not tell what it takes and gives: give config.inputs and config.outputs, each with name, "
+    "dataType and dims"
+)
 
 
 class ModelFormat(StrEnum):
@@ -16,6 +32,9 @@ class ModelFormat(StrEnum):
     AUTO = "Auto"
     REPOSITORY = "Repository"
     ONNX = "ONNX"
+    TORCHSCRIPT = "TorchScript"
+    TENSORRT = "TensorRT"
+    PYTHON = "Python"
 
 
 class SecretReference(ApiModel):
@@ -83,6 +102,12 @@ class ModelSource(ApiModel):
         """The parsed source; raises SourceUriError."""
         return parse_source_uri(self.uri, endpoint=self.endpoint, region=self.region, path_style=self.path_style)
 
+    @property
+    def claim(self) -> str | None:
+        """The PersistentVolumeClaim that the files lie on, of a pvc:// source."""
+        place = self.place
+        return place.claim if isinstance(place, ClaimSource) else None
+
 
 class ModelStorage(ApiModel):
     """A volume of its own for each pod's model files, for what does not fit a node's ephemeral disk."""
@@ -100,18 +125,6 @@ class ModelStorage(ApiModel):
         return size
 
 
-class DynamicBatching(ApiModel):
-    """Triton's dynamic batcher: requests that arrive together are executed together."""
-
-    preferred_batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(max_length=16)] = (
-        None
-    )
-    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=60_000_000)] | None = None
-    max_queue_size: Annotated[
-        int | None, Field(ge=1, le=1_000_000, description="Requests waiting before Triton answers 503 / UNAVAILABLE.")
-    ] = None
-
-
 class InstanceKind(StrEnum):
     """What an instance of the model runs on."""
 
@@ -120,42 +133,118 @@ class InstanceKind(StrEnum):
     GPU = "GPU"
 
 
+GPUS_MOST: Final = 16
+"""Of one replica."""
+GPUS_NEED_KIND: Final = "gpus are those of a group of kind GPU; set kind: GPU, or remove gpus"
+
+
 class InstanceGroup(ApiModel):
     """How many copies of the model one server runs, and on what."""
 
-    count: Annotated[int, Field(ge=1, le=64)] = 1
+    count: Annotated[int, Field(ge=1, le=64, description="Copies; of a group on GPUs, on each of its GPUs.")] = 1
     kind: InstanceKind = InstanceKind.AUTO
+    gpus: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=GPUS_MOST - 1)], ...] | None,
+        Field(
+            min_length=1,
+            max_length=GPUS_MOST,
+            description="Which of the pod's GPUs, from 0 on. All of them if not given.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _on_gpus(self) -> Self:
+        if self.gpus is not None and self.kind is not InstanceKind.GPU:
+            raise ValueError(GPUS_NEED_KIND)
+        return self
 
 
-class ModelConfig(ApiModel):
+_GROUP_RULES: Final = rules(Rule(rule="!has(self.gpus) || self.kind == 'GPU'", message=GPUS_NEED_KIND))
+
+
+class ModelConfig(
+    ApiModel,
+    json_schema_extra=rules(
+        Rule(rule="!has(self.dynamicBatching) || !has(self.sequenceBatching)", message=_ONE_SCHEDULER),
+    ),
+):
     """Overrides of the model's `config.pbtxt`; what is not named here stays as the model's author wrote it."""
 
     max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
+    inputs: Annotated[
+        Tensors | None,
+        Field(description="Inputs that the model's files do not tell, or tell differently; the others stay."),
+    ] = None
+    outputs: Annotated[
+        Tensors | None,
+        Field(description="Outputs that the model's files do not tell, or tell differently; the others stay."),
+    ] = None
     dynamic_batching: DynamicBatching | None = None
-    instance_groups: Annotated[tuple[InstanceGroup, ...] | None, Field(min_length=1, max_length=8)] = None
+    sequence_batching: SequenceBatching | None = None
+    instance_groups: Annotated[
+        tuple[Annotated[InstanceGroup, Field(json_schema_extra=_GROUP_RULES)], ...] | None,
+        Field(min_length=1, max_length=8),
+    ] = None
     parameters: Annotated[
         dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]] | None, Field(max_length=64)
     ] = None
 
+    @model_validator(mode="after")
+    def _has_one_scheduler(self) -> Self:
+        if self.dynamic_batching is not None and self.sequence_batching is not None:
+            raise ValueError(_ONE_SCHEDULER)
+        return self
 
-class Model(ApiModel):
+
+class ServedModel(
+    ApiModel,
+    json_schema_extra=rules(
+        *SOURCE_RULES,
+        Rule(
+            rule="self.format != 'TorchScript'"
+            " || (has(self.config) && has(self.config.inputs) && has(self.config.outputs))",
+            message=_TORCHSCRIPT_TELLS_NOTHING,
+        ),
+    ),
+):
+    """What makes one model of a pod."""
+
+    version: Annotated[int, Field(ge=1, le=2**31 - 1, description="The version served (Triton's version directory).")]
+    source: ModelSource
+    format: Annotated[
+        ModelFormat,
+        Field(
+            description="What a file without a Triton configuration is: ONNX, TorchScript, TensorRT (a plan), or "
+            "Python (model.py and its helper files). Repository: only a Triton model directory or repository. Auto: by "
+            "the files' names."
+        ),
+    ] = ModelFormat.AUTO
+    config: ModelConfig | None = None
+
+    @model_validator(mode="after")
+    def _tells_what_it_takes(self) -> Self:
+        told = self.config is not None and self.config.inputs is not None and self.config.outputs is not None
+        if self.format is ModelFormat.TORCHSCRIPT and not told:
+            raise ValueError(_TORCHSCRIPT_TELLS_NOTHING)
+        return self
+
+
+class Model(ServedModel):
     """The model that is served."""
 
     name: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=63,
-            pattern=r"^[a-z0-9]([-a-z0-9_]*)$",
-            description="Triton's name of the model, as clients call it. Default: the object's name.",
-        ),
+        ModelName | None,
+        Field(description="Triton's name of the model, as clients call it. Default: the object's name."),
     ] = None
-    version: Annotated[int, Field(ge=1, le=2**31 - 1, description="The version served (Triton's version directory).")]
-    source: ModelSource
     storage: ModelStorage | None = None
-    format: ModelFormat = ModelFormat.AUTO
-    config: ModelConfig | None = None
 
     def named(self, default: str) -> Self:
         """The same model with its name filled in."""
         return self if self.name else self.model_copy(update={"name": default})
+
+
+class FurtherModel(ServedModel):
+    """A model that every pod serves as well: a step of the ensemble that `model` is, or one of its own."""
+
+    name: Annotated[ModelName, Field(description="Triton's name of the model, as clients and ensembles call it.")]

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from conch.api import names, source
+from conch.api import names
 from conch.api.cel import Rule, rules
 from conch.api.command import Command, UnreadableCommand, parse_command
-from conch.api.spec import ModelDeploymentSpec
+from conch.api.gpu import COUNT_DEFAULT
+from conch.api.spec import TWO_OF_A_NAME, ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
 from conch.api.types import ApiModel
 
@@ -20,54 +21,45 @@ ROOT_RULES: Final = (
         message="metadata.name is also the name of the Service: at most 40 lower-case letters, digits and dashes, "
         "beginning with a letter; rename the object",
     ),
+    Rule(
+        rule="has(self.spec.model.name) || !has(self.spec.models)"
+        " || !self.spec.models.exists(m, m.name == self.metadata.name)",
+        message=f"spec.models: {TWO_OF_A_NAME}; spec.model has the object's name unless model.name gives another",
+    ),
 )
 
-_URI: Final = "self.model.source.uri"
-
-
-def _has_scheme(*schemes: str) -> str:
-    return "({})".format(" || ".join(f"{_URI}.startsWith('{scheme}://')" for scheme in schemes))
-
-
-# What parse_source_uri refuses, in its words; not at the URI itself, because the API server's answer would repeat it.
-_SOURCE_RULES: Final = (
-    Rule(rule=_has_scheme(*source.URI_PATTERNS), message=f"model.source.uri: {source.NO_SCHEME}"),
-    Rule(rule=f"!{_URI}.matches(r'{source.CONTROL_PATTERN}')", message=f"model.source.uri: {source.CONTROL}"),
-    Rule(rule=f"!{_URI}.matches('^{source.CREDENTIALS_PATTERN}')", message=f"model.source.uri: {source.CREDENTIALS}"),
-    *(
-        Rule(
-            rule=f"!{_has_scheme(scheme)} || {_URI}.matches(r'^{pattern}$')",
-            message=f"model.source.uri: {source.wrong_form(scheme)}",
-        )
-        for scheme, pattern in source.URI_PATTERNS.items()
-    ),
-    Rule(
-        rule=f"!has(self.model.source.endpoint) || {_has_scheme(*source.WITH_ENDPOINT)}",
-        message=f"model.source.{source.ENDPOINT_ELSEWHERE}",
-    ),
-    Rule(
-        rule=f"!has(self.model.source.endpoint) || self.model.source.endpoint.matches(r'^{source.ENDPOINT_PATTERN}$')",
-        message=f"model.source.{source.ENDPOINT_FORM}",
-    ),
-    Rule(
-        rule=f"!has(self.model.source.region) || {_has_scheme('s3')}",
-        message=f"model.source.{source.REGION_ELSEWHERE}",
-    ),
-    Rule(
-        rule=f"self.model.source.pathStyle || {_has_scheme('s3')}",
-        message=f"model.source.{source.PATH_STYLE_ELSEWHERE}",
-    ),
+_CLAIMS: Final = "(has(self.gpu.claims) && self.gpu.claims.size() > 0)"
+_OTHER_GPUS: Final = (
+    "config.instanceGroups[].gpus counts from 0 and must be below gpu.count; raise gpu.count, or use a GPU of the pod"
 )
+
+
+def _uses_its_gpus(model: str) -> str:
+    # How many GPUs a claim gives is not known here.
+    return (
+        f"!has({model}.config) || !has({model}.config.instanceGroups) || {model}.config.instanceGroups.all(group,"
+        f" !has(group.gpus) || group.gpus.all(index, index < (has(self.gpu.count) ? self.gpu.count : {COUNT_DEFAULT})))"
+    )
+
 
 SPEC_RULES: Final = (
-    *_SOURCE_RULES,
+    Rule(
+        rule="!has(self.models) || !has(self.model.name) || !self.models.exists(m, m.name == self.model.name)",
+        message=f"models: {TWO_OF_A_NAME}",
+    ),
     Rule(
         rule="!has(self.model.storage) || quantity(string(self.model.storage.size)).isGreaterThan(quantity('0'))",
         message="model.storage.size: a volume of 0 holds no model; give its size",
     ),
     Rule(
-        rule="!has(self.gpu.products) || self.gpu.products.size() == 0 || self.gpu.count > 0",
-        message="gpu.products needs gpu.count of at least 1; remove gpu.products or ask for a GPU",
+        rule="!has(self.gpu.products) || self.gpu.products.size() == 0 || !has(self.gpu.count) || self.gpu.count > 0"
+        f" || {_CLAIMS}",
+        message="gpu.products needs gpu.count of at least 1 or gpu.claims; remove gpu.products or ask for a GPU",
+    ),
+    Rule(rule=f"{_CLAIMS} || ({_uses_its_gpus('self.model')})", message=f"model.{_OTHER_GPUS}"),
+    Rule(
+        rule=f"{_CLAIMS} || !has(self.models) || self.models.all(model, {_uses_its_gpus('model')})",
+        message=f"models[].{_OTHER_GPUS}",
     ),
     Rule(
         rule="quantity(string(self.runtime.sharedMemory)).isLessThan(quantity(string(self.runtime.resources.memory)))",

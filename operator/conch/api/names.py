@@ -18,6 +18,9 @@ MANAGED_BY: Final = "conch"
 LABEL_MODEL_DEPLOYMENT: Final = f"{GROUP}/model-deployment"
 LABEL_WORKLOAD: Final = f"{GROUP}/workload"
 
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+"""Kueue's: its webhooks read it from the Deployment, and hold the pods until the queue admits them."""
+
 ADMIN_KEY_SECRET_KEY: Final = "admin-key"  # noqa: S105 - the name of an entry, not a secret
 
 LEASE: Final = "conch-operator"
@@ -33,6 +36,10 @@ SLICE_MANAGED_BY: Final = f"{FIELD_MANAGER}.{GROUP}"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 GATEWAY_LABELS: Final = {"app.kubernetes.io/name": "conch", LABEL_COMPONENT: "gateway"}
 """What the chart's gateway pods bear."""
+OPERATOR_LABELS: Final = {"app.kubernetes.io/name": "conch", LABEL_COMPONENT: "operator"}
+"""What the chart's operator pods bear."""
+LABEL_NAMESPACE: Final = "kubernetes.io/metadata.name"
+"""Every namespace bears it, with its own name; the API server sees to that."""
 
 
 def object_labels(name: str) -> dict[str, str]:
@@ -45,9 +52,19 @@ def workload_labels(name: str, workload: str) -> dict[str, str]:
     return object_labels(name) | {LABEL_WORKLOAD: workload}
 
 
+def queue_labels(queue: str | None) -> dict[str, str]:
+    """What makes Kueue admit a workload's pods through a queue."""
+    return {LABEL_QUEUE: queue} if queue else {}
+
+
 def workload_selector(name: str, workload: str) -> dict[str, str]:
     """What selects the pods of one workload."""
     return {LABEL_MODEL_DEPLOYMENT: name, LABEL_WORKLOAD: workload}
+
+
+def pods_selector(name: str) -> dict[str, str]:
+    """What selects the pods of all workloads of one object."""
+    return {LABEL_MODEL_DEPLOYMENT: name}
 
 
 def workload_id(uid: str, number: int) -> str:
@@ -88,6 +105,14 @@ def workload_service(name: str, workload: str) -> str:
 def disruption_budget(name: str) -> str:
     """Name of the PodDisruptionBudget."""
     return name
+
+
+def network_policy(name: str) -> str:
+    """Name of the NetworkPolicy.
+
+    Not the object's own: people call policies that they write for a model after it.
+    """
+    return f"{name}-model-pods"
 
 
 def admin_key_secret(name: str, uid: str) -> str:

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     POD_REFUSED = "PodRefused"
     POD_FAILED = "PodFailed"
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    MODEL_CACHE_UNAVAILABLE = "ModelCacheUnavailable"
     NODE_LOST = "NodeLost"
     AGENT_UNREACHABLE = "AgentUnreachable"
 

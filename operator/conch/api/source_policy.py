@@ -10,7 +10,8 @@ from conch.api.source import SCHEMES, ClaimSource, Source, SourceScheme
 from conch.api.types import ApiModel
 
 CODE_BACKENDS: Final = frozenset({"python", "pytorch"})
-"""Backends whose models are code: a script, or a pickle-based archive."""
+"""Backends whose models are code: a script; or TorchScript, which is a compiled one, whose operators read and write
+files, in an archive with pickles."""
 
 
 _NOT_PUBLIC: Final = tuple(
@@ -40,7 +41,8 @@ class SourcePolicy(ApiModel):
     http_hosts: Annotated[tuple[HostPattern, ...], Field(max_length=256)] = ()
     backends: Annotated[tuple[BackendName, ...], Field(max_length=32)] = ("onnxruntime", "tensorrt", "openvino")
     """Triton backends that a model may name. `python` and `pytorch` run code that comes with the model; where one of
-    them is named, models may also bring libraries and custom operators."""
+    them is named, models may also bring libraries and custom operators, and language models' engines may read and
+    download what they name."""
     private_hosts: Annotated[tuple[HostPattern, ...], Field(max_length=256)] = ()
     cloud_metadata: bool = False
     """Whether agents may get credentials from the cloud's metadata address: the pod's identity, or even the node's."""

@@ -8,7 +8,7 @@ from pydantic import Field
 from conch.api.autoscaling import AutoscalingStatus
 from conch.api.reasons import Reason
 from conch.api.rollout import CommandStatus, RejectedRevision, RolloutStatus
-from conch.api.types import ApiModel, Count, Digest, Message, ShortText, Timestamp
+from conch.api.types import ApiModel, Count, Digest, Message, Resolved, ShortText, Timestamp
 
 Generation = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -51,7 +51,7 @@ class ServedRevision(ApiModel):
     workload: ShortText
     digest: Annotated[Digest | None, Field(description="Digest of the files that every pod of it must have.")] = None
     resolved: Annotated[
-        ShortText | None, Field(description="What the source's name stood for when they were fetched.")
+        Resolved | None, Field(description="What the source's name stood for when they were fetched.")
     ] = None
     loaded: Annotated[
         bool, Field(description="Whether a pod has loaded these files; from then on they are the revision's for good.")
@@ -89,6 +89,13 @@ class GatewayStatus(ApiModel):
         Timestamp | None,
         Field(description="Since when its Service sends to no gateway (mode Direct); the port is given back soon."),
     ] = None
+    unselected_since: Annotated[
+        Timestamp | None,
+        Field(
+            description="Since when its Service no longer sends to pods by itself (it was in mode Direct). Pods from "
+            "before are open to all clients, until they end."
+        ),
+    ] = None
 
 
 class PodCounts(ApiModel):
@@ -105,7 +112,7 @@ class PinnedSource(ApiModel):
     """The files that every pod of the wanted revision must have."""
 
     resolved: Annotated[
-        ShortText | None, Field(description="What the source's name stood for: a commit, a manifest digest, an ETag.")
+        Resolved | None, Field(description="What the source's name stood for: a commit, a manifest digest, an ETag.")
     ] = None
     digest: Digest
 
@@ -119,6 +126,15 @@ class FetchProgress(ApiModel):
     files: Count = 0
     bytes_per_second: Annotated[int, Field(ge=0, le=2**53)] = 0
     observed_at: Timestamp
+
+
+class CacheStatus(ApiModel):
+    """What the model cache was good for, by the pods of the wanted revision."""
+
+    hit: Annotated[Count, Field(description="Pods that found the model there.")] = 0
+    filled: Annotated[Count, Field(description="Pods that fetched it into the cache.")] = 0
+    bypassed: Annotated[Count, Field(description="Pods that fetched it onto their own volume.")] = 0
+    message: Annotated[Message, Field(description="What is wrong with the cache.")] = ""
 
 
 class Display(ApiModel):
@@ -181,6 +197,7 @@ class ModelDeploymentStatus(ApiModel):
     autoscaling: AutoscalingStatus | None = None
     source: PinnedSource | None = None
     fetch: FetchProgress | None = None
+    cache: CacheStatus | None = None
     pods: PodCounts = PodCounts()
     display: Display = Display()
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from conch.api.pod import ADMIN_KEY_HEADER, GRPC_PORT, HTTP_PORT, METRICS_PORT, RESTRICTED_APIS
-from conch.api.spec import LogLevel
+from conch.api.runtime import LogLevel
 
 MODEL_LOAD_THREADS: Final = 2
 

@@ -63,6 +63,9 @@ LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-
 Digest = Annotated[str, Field(min_length=71, max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 ShortText = Annotated[str, Field(max_length=256)]
 MESSAGE_MOST = 2048
+Resolved = Annotated[str, Field(max_length=4096)]
+"""What a source's name stood for when it was fetched, in the store's words: a commit, a manifest digest, an ETag. Of
+several models a JSON object, by name."""
 Message = Annotated[str, Field(max_length=MESSAGE_MOST)]
 Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]

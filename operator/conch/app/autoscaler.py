@@ -145,7 +145,7 @@ class Autoscaler:
         signals = known.reader.read(
             gateways,
             pods,
-            told_at={gateway.name: self._gateways.told_at(gateway.name) for gateway in gateways if gateway.heard},
+            told_at={each.name: self._gateways.counted_at(each.name) for each in gateways if each.heard},
             through_gateways=owner.spec.gateway.mode is GatewayMode.GATEWAY,
             limit_milliseconds=settings.value if settings.metric is Metric.LATENCY else None,
             hold_seconds=owner.spec.gateway.effective_hold.seconds,

@@ -4,6 +4,7 @@ A gateway that does not answer keeps its last word, and counts as not heard afte
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,7 +14,7 @@ import structlog
 from pydantic import ValidationError
 
 from conch.api import gateway_pod
-from conch.api.gateway_report import REPORT_PATH, WAKES_PATH, GatewayReport, ObjectTraffic, Wake
+from conch.api.gateway_report import COUNTED_AT_HEADER, REPORT_PATH, WAKES_PATH, GatewayReport, ObjectTraffic, Wake
 from conch.app import metrics
 from conch.core.observed import ObservedGateway
 from conch.kube.reflector import ObjectKey
@@ -35,6 +36,10 @@ class _Heard:
     at: float
     body: bytes
     """As it came: of a gateway without traffic, most repeat the one before."""
+    counted_at: float
+    """When it was counted: by the gateway's clock, on which this process's clock is laid once per epoch."""
+    offset: float | None
+    """Of that: our clock less the gateway's. None of one that does not tell."""
     silence_told: bool = False
 
 
@@ -88,6 +93,11 @@ class GatewayReports:
         heard = self._heard.get(gateway)
         return heard.at if heard else float("-inf")
 
+    def counted_at(self, gateway: str) -> float:
+        """When this gateway's last report was counted: between two of them, exactly so much time has passed."""
+        heard = self._heard.get(gateway)
+        return heard.counted_at if heard else float("-inf")
+
     async def run(self) -> None:
         """Ask and listen until cancelled."""
         self._heard.clear()
@@ -130,7 +140,7 @@ class GatewayReports:
         while True:
             started = self._clock()
             try:
-                self._take(name, await self._ask(session, address))
+                self._take(name, *await self._ask(session, address))
                 lost = False
                 metrics.GATEWAY_POLLS.labels("answered").inc()
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -142,7 +152,8 @@ class GatewayReports:
             self._tell_silence(name)
             await asyncio.sleep(max(0.0, _POLL_SECONDS - (self._clock() - started)))
 
-    async def _ask(self, session: aiohttp.ClientSession, address: str) -> bytes:
+    async def _ask(self, session: aiohttp.ClientSession, address: str) -> tuple[bytes, float | None]:
+        """A report as it came, and when it was counted by the gateway's clock."""
         async with session.get(_url(address, REPORT_PATH), headers=self._headers(), allow_redirects=False) as response:
             response.raise_for_status()
             body = bytearray()
@@ -150,22 +161,28 @@ class GatewayReports:
                 body += chunk
                 if len(body) > _ANSWER_LIMIT_BYTES:
                     raise ValueError("the answer is too long")
-            return bytes(body)
+            counted = float(response.headers.get(COUNTED_AT_HEADER, "nan"))
+            return bytes(body), counted if math.isfinite(counted) else None
 
-    def _take(self, name: str, body: bytes) -> None:
+    def _take(self, name: str, body: bytes, counted: float | None) -> None:
+        at = self._clock()
         before = self._heard.get(name)
         if before is not None and before.body == body:
-            before.at, before.silence_told = self._clock(), False
+            before.at, before.counted_at, before.silence_told = at, _counted_at(at, counted, before.offset), False
             return
         report = GatewayReport.model_validate_json(body)
-        self._heard[name] = _Heard(report=report, at=self._clock(), body=body)
+        goes_on = before is not None and before.report.epoch == report.epoch
+        known = before.offset if before is not None and goes_on else None
+        offset = known if known is not None or counted is None else at - counted
+        counted_at = _counted_at(at, counted, offset)
+        self._heard[name] = _Heard(report=report, at=at, body=body, counted_at=counted_at, offset=offset)
         was = before.report.objects if before else {}
         for changed in was.keys() | report.objects.keys():
             then, now = was.get(changed), report.objects.get(changed)
             if _essence(then) != _essence(now):
                 self._on_change(_key(changed))
-            if before and then and now and now.arrivals > then.arrivals and before.report.epoch == report.epoch:
-                seconds = max(self._clock() - before.at, _POLL_SECONDS / 2)
+            if before and then and now and now.arrivals > then.arrivals and goes_on:
+                seconds = max(counted_at - before.counted_at, _POLL_SECONDS / 2)
                 self._on_arrivals(_key(changed), (now.arrivals - then.arrivals) / seconds)
 
     def _tell_silence(self, name: str) -> None:
@@ -192,7 +209,7 @@ class GatewayReports:
                             metrics.WAKES.inc()
                             if self._clock() - self.told_at(name) >= _UNHEARD_SECONDS:
                                 # What is held counts only with the gateway's own word, and that is due anyway.
-                                self._take(name, await self._ask(session, address))
+                                self._take(name, *await self._ask(session, address))
                             self._note_held(name, wake)
                             self._on_wake(_key(wake.object))
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -212,6 +229,11 @@ class GatewayReports:
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token()}"}
+
+
+def _counted_at(at: float, counted: float | None, offset: float | None) -> float:
+    """On this process's clock."""
+    return at if counted is None or offset is None else counted + offset
 
 
 def _essence(traffic: ObjectTraffic | None) -> object:

@@ -18,7 +18,7 @@ class Happening:
 
 def happenings(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> tuple[Happening, ...]:
     """What happened between two statuses."""
-    found = (_command(before, after), _readiness(before, after), _rollout(before, after))
+    found = (_command(before, after), _readiness(before, after), _rollout(before, after), _cache(before, after))
     by_reason = {happening.reason: happening for happening in reversed(found) if happening}
     return tuple(happening for happening in found if happening and by_reason[happening.reason] is happening)
 
@@ -42,6 +42,14 @@ def _rollout(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> Hap
     step = f", step {now.step + 1} of {len(now.steps)}" if now.step < len(now.steps) else ""
     message = f"{now.weight} % of the requests go to revision {now.revision} ({now.strategy}, {now.phase}{step})."
     return Happening(reason=Reason.ROLLING_OUT, message=message, warning=False)
+
+
+def _cache(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> Happening | None:
+    """Something is wrong with the model cache, which a revision that serves does not show."""
+    said = after.cache.message if after.cache else ""
+    if not said or (before.cache is not None and before.cache.message == said):
+        return None
+    return Happening(reason=Reason.MODEL_CACHE_UNAVAILABLE, message=said, warning=True)
 
 
 def _place(rollout: RolloutStatus) -> tuple[object, ...]:

@@ -65,7 +65,7 @@ class Operator:
         self._settings = settings
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
         self._leading = False
-        policy = installation_policy(settings)
+        policy = installation_policy(settings, namespace=namespace)
         self._view = ClusterView(
             client, on_change=self._seen_changed, namespace=namespace, gateway_ports=policy.gateway_ports
         )

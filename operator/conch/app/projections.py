@@ -1,16 +1,20 @@
 """From live objects to what the planner is told of them. Run once per event, so that nothing else is kept in memory."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from conch.api import names
+from conch.api import names, pod
+from conch.api.instances import INSTANCES_MOST
+from conch.core.desired.model_cache import cache_claim
 from conch.core.desired.object import owned_fields_hash
 from conch.core.desired.workload_record import read_record
 from conch.core.observed import (
     ChildId,
     ChildKind,
     Controller,
+    ObservedAssignment,
     ObservedChild,
     ObservedContainer,
     ObservedDeployment,
@@ -29,6 +33,7 @@ CHILD_RESOURCES: Final[Mapping[ChildKind, Resource]] = {
     ChildKind.CONTROLLER_REVISION: resources.CONTROLLER_REVISIONS,
     ChildKind.DEPLOYMENT: resources.DEPLOYMENTS,
     ChildKind.ENDPOINT_SLICE: resources.ENDPOINT_SLICES,
+    ChildKind.NETWORK_POLICY: resources.NETWORK_POLICIES,
     ChildKind.POD_DISRUPTION_BUDGET: resources.POD_DISRUPTION_BUDGETS,
     ChildKind.SECRET: resources.SECRETS,
     ChildKind.SERVICE: resources.SERVICES,
@@ -39,6 +44,9 @@ _LEAVING_TAINTS: Final = frozenset({"ToBeDeletedByClusterAutoscaler", "karpenter
 """How Kubernetes' cluster autoscaler and Karpenter mark nodes that they are about to drain."""
 _TAINT_MANAGER: Final = "DeletionByTaintManager"
 """What ends pods whose node does not answer for longer than they tolerate."""
+
+_GATED: Final = "SchedulingGated"
+_NO_NODE: Final = ("Unschedulable", _GATED)
 
 
 def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
@@ -53,11 +61,14 @@ def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
         "deleting": "deletionTimestamp" in metadata,
     }
     match kind:
+        case ChildKind.CONFIG_MAP:
+            return ObservedAssignment(**common, instances=_instances(live))
         case ChildKind.DEPLOYMENT:
             return ObservedDeployment(
                 **common,
                 workload=metadata.get("labels", {}).get(names.LABEL_WORKLOAD, ""),
                 replicas=live.get("spec", {}).get("replicas", 1),
+                mounts_cache=cache_claim(live.get("spec", {}).get("template", {})) is not None,
                 creation_error=_creation_error(live.get("status", {})),
             )
         case ChildKind.CONTROLLER_REVISION:
@@ -84,6 +95,15 @@ def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
             )
         case _:
             return ObservedChild(**common)
+
+
+def _instances(live: Mapping[str, Any]) -> int | None:
+    try:
+        asked = json.loads(live["data"][pod.ASSIGNMENT_FILE])["instances"]
+    except (KeyError, TypeError, ValueError):
+        # A stranger's, edited by hand, or nothing is asked for.
+        return None
+    return asked if type(asked) is int and 1 <= asked <= INSTANCES_MOST else None
 
 
 def controller_of(metadata: Mapping[str, Any]) -> Controller | None:
@@ -122,7 +142,10 @@ def project_pod(live: Mapping[str, Any]) -> ObservedPod:
         node=live.get("spec", {}).get("nodeName", ""),
         node_lost=conditions.get("DisruptionTarget", {}).get("reason") == _TAINT_MANAGER,
         scheduled=scheduled.get("status") == "True",
-        unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unschedulable_message=scheduled.get("message", "") if scheduled.get("reason") in _NO_NODE else "",
+        gated=scheduled.get("reason") == _GATED,
+        waits_for_scheduler="" if scheduled else _scheduler(live),
+        missing_claims=_missing_claims(live),
         ip=status.get("podIP", ""),
         created=metadata.get("creationTimestamp", ""),
         marked_for_removal=_is_marked(metadata),
@@ -130,6 +153,21 @@ def project_pod(live: Mapping[str, Any]) -> ObservedPod:
             _container(container)
             for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
         ),
+    )
+
+
+def _scheduler(live: Mapping[str, Any]) -> str:
+    spec = live.get("spec", {})
+    return "" if spec.get("nodeName") else str(spec.get("schedulerName", "default-scheduler"))
+
+
+def _missing_claims(live: Mapping[str, Any]) -> tuple[str, ...]:
+    made = {claim["name"] for claim in live.get("status", {}).get("resourceClaimStatuses") or ()}
+    wanted = live.get("spec", {}).get("resourceClaims") or ()
+    return tuple(
+        claim["resourceClaimTemplateName"]
+        for claim in wanted
+        if "resourceClaimTemplateName" in claim and claim["name"] not in made
     )
 
 

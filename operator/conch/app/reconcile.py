@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from time import perf_counter
+from typing import Any
 
 import structlog
 
@@ -36,6 +37,7 @@ from conch.runtime.leadership import NotLeadingError
 from conch.runtime.work_queue import WorkQueue
 
 _EVENT_SECONDS = 2.0
+_EVENT_ATTEMPTS = 3
 
 _log = structlog.get_logger(__name__)
 
@@ -233,14 +235,24 @@ class Reconciler:
                 now=self._now(),
                 instance=self._instance,
             )
+            await self._write_event(body)
+
+    async def _write_event(self, body: dict[str, Any]) -> None:
+        """A few times at most: an Event is a courtesy, and the status says the same."""
+        for attempt in range(1, _EVENT_ATTEMPTS + 1):
             within = min(self._fence(), _EVENT_SECONDS)
             try:
                 await self._client.create(
                     resources.EVENTS, body, field_manager=names.FIELD_MANAGER, within_seconds=within
                 )
             except (ApiError, ApiUnavailableError) as error:
-                # An Event is a courtesy; the status says the same.
-                _log.info("event not written", name=owner.name, error=str(error))
+                is_refused = isinstance(error, ApiError)
+                if is_refused or attempt == _EVENT_ATTEMPTS:
+                    # A conflict: an attempt that nobody answered was carried out.
+                    _log.info("event not written", name=body["regarding"]["name"], error=str(error))
+                    return
+            else:
+                return
 
 
 def _child_kind(action: object) -> str:

@@ -7,6 +7,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from conch.client.credentials import NOTHING, Credentials
 from conch.client.errors import ClientError
 from conch.client.metadata import ModelMetadata, Signature, signatures
 from conch.client.server import Answer, ServerError
@@ -26,13 +27,17 @@ CHANNEL_OPTIONS: Final = (
 class GrpcServer:
     """A server at host:port; inside a running event loop."""
 
-    def __init__(self, address: str, *, timeout_seconds: float) -> None:
-        self._client: Any = InferenceServerClient(address, channel_args=list(CHANNEL_OPTIONS))
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, address: str, *, timeout_seconds: float, credentials: Credentials = NOTHING) -> None:
+        tls = credentials.tls
+        named = [("grpc.ssl_target_name_override", tls.server_name)] if tls and tls.server_name else []
+        self._client: Any = InferenceServerClient(
+            address, creds=tls.channel_credentials() if tls else None, channel_args=[*CHANNEL_OPTIONS, *named]
+        )
+        self._asking = {"client_timeout": timeout_seconds, "headers": credentials.headers}
 
     async def metadata(self, model: str) -> ModelMetadata:
         """What the model takes and gives."""
-        told = await self._answer(self._client.get_model_metadata(model, client_timeout=self._timeout_seconds))
+        told = await self._answer(self._client.get_model_metadata(model, **self._asking))
         inputs, outputs = (
             signatures(Signature(name=row.name, datatype=row.datatype, shape=tuple(row.shape)) for row in rows)
             for rows in (told.inputs, told.outputs)
@@ -42,7 +47,7 @@ class GrpcServer:
     async def infer(self, model: str, inputs: Sequence[Tensor]) -> Answer:
         """Ask once."""
         sent = [_input(tensor) for tensor in inputs]
-        answer = await self._answer(self._client.infer(model, sent, client_timeout=self._timeout_seconds))
+        answer = await self._answer(self._client.infer(model, sent, **self._asking))
         return parse_answer(answer.get_response())
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from conch.client.credentials import NOTHING, Credentials
 from conch.client.errors import ClientError
 from conch.client.metadata import ModelMetadata, Signature, signatures
 from conch.client.server import Answer, ServerError
@@ -63,11 +64,14 @@ def parse_answer(headers: Mapping[str, str], body: bytes) -> Answer:
 class HttpServer:
     """A server at host:port."""
 
-    def __init__(self, address: str, *, timeout_seconds: float) -> None:
+    def __init__(self, address: str, *, timeout_seconds: float, credentials: Credentials = NOTHING) -> None:
+        tls = credentials.tls
+        self._server_name = tls.server_name if tls else None
         # One connection, which the metadata have made when the request goes; the machine's proxies are for elsewhere.
         self._session = aiohttp.ClientSession(
-            f"http://{address}",
-            connector=aiohttp.TCPConnector(limit=1),
+            f"{'https' if tls else 'http'}://{address}",
+            connector=aiohttp.TCPConnector(limit=1, ssl=tls.context() if tls else True),
+            headers=credentials.headers,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=10),
             trust_env=False,
         )
@@ -99,7 +103,9 @@ class HttpServer:
 
     async def _ask(self, method: str, path: str, **request: Any) -> tuple[Mapping[str, str], bytes]:
         try:
-            async with self._session.request(method, path, allow_redirects=False, **request) as response:
+            async with self._session.request(
+                method, path, allow_redirects=False, server_hostname=self._server_name, **request
+            ) as response:
                 body = await response.read()
         except TimeoutError as error:
             raise ServerError("No answer within the time-out.") from error

@@ -9,6 +9,7 @@ from typing import Final
 
 import typer
 
+from conch.client.credentials import NOTHING, Credentials, Tls, read_api_key
 from conch.client.errors import ClientError
 from conch.client.golden import compare, read_sample
 from conch.client.input_files import read_inputs, write_npz
@@ -17,7 +18,7 @@ from conch.client.metadata import ModelMetadata, check_inputs
 from conch.client.protocol import WireProtocol
 from conch.client.render import Told, as_json, as_text
 from conch.client.server import Server
-from conch.client.target import GATEWAY_NAMESPACE, Wanted, find_target
+from conch.client.target import GATEWAY_NAMESPACE, Target, Wanted, find_target
 from conch.client.waiting import waiting_is_said
 from conch.kube.kubeconfig import connect_as_user
 from conch.triton.golden_set import Sample
@@ -43,6 +44,12 @@ class Request:
     gateway_namespace: str = GATEWAY_NAMESPACE
     output: str = "text"
     timeout_seconds: float = 600
+    tls: bool = False
+    """Whether the server at `address` speaks TLS; of a gateway that is known."""
+    ca_file: Path | None = None
+    """Certificates of the authorities to trust; without any those of this machine."""
+    api_key_file: Path | None = None
+    """What gateways may want, else that of the environment; a pod of the model is not told it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +57,14 @@ class _Place:
     address: str
     model: str
     answered_by: str
+    credentials: Credentials
 
 
 async def infer(request: Request) -> int:
     """Ask and print; returns the exit code. Raises ClientError, KubeconfigError or ServerError."""
     check(request)
     async with _place(request) as place:
-        server = _connect(request.protocol, place.address, request.timeout_seconds)
+        server = _connect(request.protocol, place, request.timeout_seconds)
         try:
             with waiting_is_said(f"{place.model} ({place.answered_by})"):
                 metadata = await server.metadata(place.model)
@@ -86,6 +94,13 @@ def check(request: Request) -> None:
     elsewhere = request.namespace or request.context or request.via_gateway
     if request.address and elsewhere:
         raise ClientError("--address asks a server directly: leave out --namespace, --context and --via-gateway.")
+    if not request.address and request.tls:
+        raise ClientError("--tls is for --address: whether a gateway speaks TLS, the cluster tells.")
+    if not request.address and not request.via_gateway and (request.ca_file or request.api_key_file):
+        raise ClientError(
+            "A pod of the model knows neither TLS nor keys: give --ca-certificate and --api-key-file with "
+            "--via-gateway or --address."
+        )
     if request.inputs and request.golden:
         raise ClientError("Give --input or --golden, not both.")
     if request.sample and not request.golden:
@@ -98,7 +113,11 @@ def check(request: Request) -> None:
 async def _place(request: Request) -> AsyncIterator[_Place]:
     """An address that leads to the model while the block runs."""
     if request.address:
-        yield _Place(address=request.address, model=request.name, answered_by=request.address)
+        tls = Tls(ca_file=request.ca_file) if request.tls or request.ca_file else None
+        # Anybody may be there: a key that lies in the environment for gateways is not told in clear text.
+        is_meant = tls is not None or request.api_key_file is not None
+        credentials = Credentials(tls=tls, api_key=read_api_key(request.api_key_file) if is_meant else None)
+        yield _Place(address=request.address, model=request.name, answered_by=request.address, credentials=credentials)
         return
     client, default_namespace = await connect_as_user(request.context)
     try:
@@ -114,19 +133,34 @@ async def _place(request: Request) -> AsyncIterator[_Place]:
     port = target.http_port if request.protocol is WireProtocol.HTTP else target.grpc_port
     async with forwarding(target, [(0, port)], context=request.context) as forward:
         address = f"{LOOPBACK}:{forward.local_ports[0]}"
-        yield _Place(address=address, model=target.model, answered_by=f"pod {target.pod}, {target.detail}")
+        yield _Place(
+            address=address,
+            model=target.model,
+            answered_by=f"pod {target.pod}, {target.detail}",
+            credentials=_credentials(request, target),
+        )
 
 
-def _connect(protocol: WireProtocol, address: str, timeout_seconds: float) -> Server:
+def _credentials(request: Request, target: Target) -> Credentials:
+    if not request.via_gateway:
+        return NOTHING
+    name = target.tls_server_name
+    if request.ca_file and not name:
+        raise ClientError("The gateways speak without TLS here: leave out --ca-certificate.")
+    tls = Tls(ca_file=request.ca_file, server_name=name) if name else None
+    return Credentials(tls=tls, api_key=read_api_key(request.api_key_file))
+
+
+def _connect(protocol: WireProtocol, place: _Place, timeout_seconds: float) -> Server:
     match protocol:
         case WireProtocol.HTTP:
             from conch.client.http_server import HttpServer
 
-            return HttpServer(address, timeout_seconds=timeout_seconds)
+            return HttpServer(place.address, timeout_seconds=timeout_seconds, credentials=place.credentials)
         case WireProtocol.GRPC:
             from conch.client.grpc_server import GrpcServer
 
-            return GrpcServer(address, timeout_seconds=timeout_seconds)
+            return GrpcServer(place.address, timeout_seconds=timeout_seconds, credentials=place.credentials)
 
 
 def _sample(request: Request, metadata: ModelMetadata) -> Sample:

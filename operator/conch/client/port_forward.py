@@ -70,8 +70,8 @@ async def _keep_forwarding(
                 forwarded, failures = True, 0
                 # Clients know them by now: with another pod they stay.
                 http, grpc = ports = forward.local_ports[0], forward.local_ports[1]
-                typer.echo(f"http://{LOOPBACK}:{http} -> pod {target.pod} ({target.detail})")
-                typer.echo(f"grpc://{LOOPBACK}:{grpc} -> pod {target.pod} ({target.detail})")
+                for line in _told(target, http, grpc):
+                    typer.echo(line)
                 await _until_lost(client, target, forward)
                 words = forward.last_words
             typer.echo(f"the connection to pod {target.pod} is lost{f': {words}' if words else ''}", err=True)
@@ -81,6 +81,19 @@ async def _keep_forwarding(
                 raise
             await asyncio.sleep(LOOK_SECONDS)
         target = await _next_target(client, wanted, target)
+
+
+def _told(target: Target, http: int, grpc: int) -> list[str]:
+    """The addresses; over TLS also the name by which clients must know the server, which is not that of loopback."""
+    s = "s" if target.tls_server_name else ""
+    lines = [
+        f"{scheme}{s}://{LOOPBACK}:{port} -> pod {target.pod} ({target.detail})"
+        for scheme, port in (("http", http), ("grpc", grpc))
+    ]
+    if target.tls_server_name:
+        name = target.tls_server_name
+        lines.append(f"Its certificate is for {name}: curl --connect-to {name}::{LOOPBACK}:{http} https://{name}/...")
+    return lines
 
 
 async def _until_lost(client: KubeClient, target: Target, forward: Forward) -> None:

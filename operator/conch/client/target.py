@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from conch.api import names
 from conch.api.model_deployment import InvalidSpec, ModelDeployment, parse
@@ -33,6 +34,8 @@ class Target:
     """What answers there, for a person."""
     model: str
     """The model's name in the requests."""
+    tls_server_name: str | None = None
+    """What its certificate names; None where it speaks without TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,7 @@ def choose_gateway(owner: ModelDeployment, pods: Iterable[Json], *, namespace: s
         grpc_port=port,
         detail="gateway",
         model=model_name(owner),
+        tls_server_name=_tls_server_name(owner),
     )
 
 
@@ -119,6 +123,12 @@ def model_name(owner: ModelDeployment) -> str:
     """What requests call the model."""
     named = None if isinstance(owner.spec, InvalidSpec) else owner.spec.model.name
     return named or owner.name
+
+
+def _tls_server_name(owner: ModelDeployment) -> str | None:
+    """A gateway has one port per object, and shows a certificate for the object's address."""
+    url = urlsplit(owner.status.url)
+    return url.hostname if url.scheme == "https" else None
 
 
 async def _gateway_pods(client: KubeClient, namespace: str) -> list[Json]:

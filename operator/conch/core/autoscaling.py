@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import inf
 from typing import Final
 
 from conch.api.autoscaling import DECISIONS_KEPT, Autoscaling, AutoscalingStatus, ScalingDecision, ScalingReason
@@ -17,6 +18,9 @@ _FIGURES_IN_ANY_CASE: Final = timedelta(minutes=10)
 _FIGURES_DIFFER: Final = 0.2
 _FIGURES_DIFFER_MUCH: Final = 0.5
 """Within these ten minutes: a few requests a minute are twice as many the next by chance alone."""
+_PART_THAT_MATTERS: Final = 0.1
+"""Of what a server carries, and of what may be late: a load of nearly nothing has no figures but chance."""
+_COLD_START_SECONDS_THAT_MATTER: Final = 1.0
 
 
 def autoscaled(owner: ModelDeployment, observed: Observed) -> ModelDeployment:
@@ -76,9 +80,12 @@ def serving_workload(owner: ModelDeployment) -> str:
 
 def autoscaling_status(owner: ModelDeployment, view: ScalingView | None, now: datetime) -> AutoscalingStatus | None:
     """What status says: a change of the count at once, figures now and then, so that a calm object is not written."""
-    if autoscaling_of(owner) is None:
-        return None
     before = owner.status.autoscaling
+    if isinstance(owner.spec, InvalidSpec):
+        # What runs stays as it is, and so does what is known of it.
+        return before
+    if (asked := autoscaling_of(owner)) is None:
+        return None
     if view is None:
         return before
     at = timestamp(now)
@@ -90,7 +97,7 @@ def autoscaling_status(owner: ModelDeployment, view: ScalingView | None, now: da
             at=at, before=current, after=view.desired, reason=view.reason, message=bounded(view.message)
         )
         decisions = (decision, *decisions)[:DECISIONS_KEPT]
-    elif before is not None and not _is_news(before, view, now):
+    elif before is not None and not _is_news(before, view, asked, now):
         return before
     return AutoscalingStatus(
         reason=view.reason,
@@ -111,7 +118,7 @@ _CALM: Final = (ScalingReason.LOAD, ScalingReason.STABILISING, ScalingReason.MIN
 """Reasons that take turns while nothing changes."""
 
 
-def _is_news(before: AutoscalingStatus, view: ScalingView, now: datetime) -> bool:
+def _is_news(before: AutoscalingStatus, view: ScalingView, asked: Autoscaling, now: datetime) -> bool:
     if before.instances != view.instances:
         return True
     if (before.curve is None and view.curve is not None) or (before.demand is None and view.demand is not None):
@@ -125,16 +132,21 @@ def _is_news(before: AutoscalingStatus, view: ScalingView, now: datetime) -> boo
     if age < _FIGURES_EVERY:
         return False
     differ = _FIGURES_DIFFER_MUCH if age < _FIGURES_IN_ANY_CASE else _FIGURES_DIFFER
+    # While nothing is known of a server, no load is much or little.
+    demand_that_matters = _PART_THAT_MATTERS * view.capacity_per_replica if view.capacity_per_replica else inf
+    late_percent_allowed = 100 - asked.objective.effective_percentile if asked.objective else 100.0
     figures = (
-        (before.demand, view.demand),
-        (before.capacity_per_replica, view.capacity_per_replica),
-        (before.late_percent, view.late_percent),
-        (before.cold_start_seconds, view.cold_start_seconds),
+        (before.demand, view.demand, demand_that_matters),
+        (before.capacity_per_replica, view.capacity_per_replica, 0.0),
+        (before.late_percent, view.late_percent, _PART_THAT_MATTERS * late_percent_allowed),
+        (before.cold_start_seconds, view.cold_start_seconds, _COLD_START_SECONDS_THAT_MATTER),
     )
-    return before.policy != view.policy or any(_differ(old, new, by=differ) for old, new in figures)
+    return before.policy != view.policy or any(_differ(old, new, by=differ, least=least) for old, new, least in figures)
 
 
-def _differ(old: float | None, new: float | None, *, by: float) -> bool:
+def _differ(old: float | None, new: float | None, *, by: float, least: float) -> bool:
+    """Whether a figure is another one for people: by a part of itself, and by no less than what matters at all."""
     if old is None or new is None:
-        return old is not new
-    return abs(old - new) > by * max(abs(old), abs(new))
+        # What is not known any more was true when it was told: status says when that was.
+        return new is not None
+    return abs(old - new) > max(by * max(abs(old), abs(new)), least)

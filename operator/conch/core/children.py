@@ -1,21 +1,26 @@
 """The children of an object: what each of its workloads was created as, and every object as it should be now."""
 
+from datetime import datetime
+
 from conch.api import names
-from conch.api.model_deployment import ModelDeployment
+from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
+from conch.core.cache_fallback import template_of
 from conch.core.desired.assignment import assignment_config_map
 from conch.core.desired.deployment import deployment
 from conch.core.desired.disruption_budget import disruption_budget
 from conch.core.desired.gateway_slice import gateway_slice
+from conch.core.desired.network_policy import network_policy
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.service import direct_service, gateway_service, workload_service
 from conch.core.desired.workload_record import new_record, workload_record
 from conch.core.exposure import Exposure
-from conch.core.observed import Observed, WorkloadRecord
+from conch.core.observed import ChildId, ChildKind, Observed, ObservedAssignment, WorkloadRecord
 from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy
 from conch.core.revision import revision_of
 from conch.core.routing import Routing
+from conch.core.source_refusal import source_refusal
 from conch.core.succession import Succession
 
 
@@ -35,7 +40,7 @@ def records_of(
             and isinstance(owner.spec, ModelDeploymentSpec)
             and served.revision == revision_of(owner.spec)
         ):
-            if policy.source_policy.refusal(owner.spec.model.source.place):
+            if source_refusal(owner.spec, policy.source_policy):
                 # Pods would hold GPUs for a model that they may not fetch.
                 continue
             record = new_record(
@@ -58,16 +63,23 @@ def desired_children(
     routing: Routing,
     records: tuple[WorkloadRecord, ...],
     replicas: int,
+    observed: Observed,
+    now: datetime,
 ) -> tuple[DesiredObject, ...]:
     """Every child as it should be, in the order in which they need each other."""
-    instances = _instances(owner)
     pins = {served.workload: pin_of(served) for served in succession.workloads}
     objects: list[DesiredObject] = []
+    if policy.network_access is not None:
+        # Before any pod is there, and open before the Service leads to pods.
+        objects.append(network_policy(owner, policy.network_access, to_all_clients=routing.exposure.opens_pods))
     for record in records:
+        instances = _instances(owner, record, observed)
         objects += [
             workload_record(owner, record),
             assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload), instances),
-            deployment(owner, record, routing.staffings[record.workload].replicas),
+            deployment(
+                owner, record, template_of(owner, record, observed, now), routing.staffings[record.workload].replicas
+            ),
         ]
     if routing.exposure.port is not None:
         workloads = (*(served.workload for served in succession.workloads), *routing.retiring)
@@ -83,7 +95,7 @@ def _disruption_budgets(owner: ModelDeployment, succession: Succession, routing:
     first = succession.stable or succession.candidate
     return [
         disruption_budget(
-            owner, served.workload, keeps_one=routing.staffings[served.workload].keeps_one, is_candidate=served != first
+            owner, served.workload, evictions=routing.staffings[served.workload].evictions, is_candidate=served != first
         )
         for served in succession.workloads
         if served == first or succession.weight_of(served) > 0
@@ -104,7 +116,11 @@ def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure)
     return objects
 
 
-def _instances(owner: ModelDeployment) -> int | None:
-    """What every server is to have; None as its model says."""
-    asked = owner.spec.runtime.instances if isinstance(owner.spec, ModelDeploymentSpec) else None
+def _instances(owner: ModelDeployment, record: WorkloadRecord, observed: Observed) -> int | None:
+    """What every server of a workload is to have; None as its model says. What cannot be read changes nothing."""
+    if isinstance(owner.spec, InvalidSpec):
+        name = names.workload_object(owner.name, record.workload)
+        live = observed.children.get(ChildId(kind=ChildKind.CONFIG_MAP, name=name))
+        return live.instances if isinstance(live, ObservedAssignment) and live.belongs_to(owner.uid) else None
+    asked = owner.spec.runtime.instances
     return asked if isinstance(asked, int) else None

@@ -8,14 +8,18 @@ From one form to the other the new way is there before the old one goes:
                         -> every kube-proxy has seen that, nothing is in flight -> the port
 
 The second begins after a rollout, never in its middle: see traffic_split.py.
+
+Where NetworkPolicies are kept, pods are open to all clients before the Service selects them. They stay so when it no
+longer does, until the last of them has ended: clients go on with the connections that they have to these.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from conch.api import names
 from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.api.status import GatewayStatus
 from conch.api.types import timestamp
 from conch.core.observed import ChildId, ChildKind, Observed, ObservedService, ObservedSlice
 from conch.core.policy import InstallationPolicy
@@ -38,6 +42,10 @@ class Exposure:
     """Addresses of the gateways in our slice; None for no slice."""
     unlisted_since: str | None = None
     """Since when no Service leads to the port any more."""
+    opens_pods: bool = False
+    """Whether any client may connect to the pods themselves."""
+    unselected_since: str | None = None
+    """Since when the Service no longer sends to pods by itself, while a pod from before still runs."""
     left_behind: tuple[ObservedSlice, ...] = ()
     """Slices of a Service without a selector that nobody keeps: they send to pods of another time."""
 
@@ -63,31 +71,73 @@ def expose(
     service = _service(owner, observed)
     ours = _our_slice(owner, observed)
     selects = service is not None and service.selects
+    before = owner.status.gateway
     if mode is GatewayMode.DIRECT:
-        before = owner.status.gateway
-        if before and splits_traffic(owner, observed, under_way=succession.under_way is not None):
-            return Exposure(mode=mode, selects_pods=False, port=before.port, listed=_listed(observed, ours))
-        keep = ours is not None and not _pods_are_listed(owner, succession, observed)
-        listed = tuple(sorted(ours.ready)) if ours and keep else None
-        if before is None or ours is not None:
-            return Exposure(mode=mode, selects_pods=True, port=before.port if before else None, listed=listed)
-        since = before.unlisted_since or timestamp(now)
-        if _is_forgotten(since, observed, policy, now):
-            return Exposure(mode=mode, selects_pods=True, port=None, listed=None)
-        return Exposure(mode=mode, selects_pods=True, port=before.port, listed=None, unlisted_since=since)
+        return _direct(owner, succession, observed, before, ours, policy=policy, now=now)
     port = observed.port
     if port is None:
-        return Exposure(mode=mode, selects_pods=selects, port=None, listed=None)
+        return Exposure(mode=mode, selects_pods=selects, port=None, listed=None, opens_pods=selects)
     listed = _listed(observed, ours)
     if not selects:
         left = tuple(each for each in _public_slices(owner, observed) if each.is_left_behind_without_selector)
+        since = _still_connected_since(before, observed)
         return Exposure(
-            mode=mode, selects_pods=False, port=port, listed=listed, left_behind=left if service is not None else ()
+            mode=mode,
+            selects_pods=False,
+            port=port,
+            listed=listed,
+            opens_pods=since is not None,
+            unselected_since=since,
+            left_behind=left if service is not None else (),
         )
-    if not acknowledged or owner.status.gateway is None or not listed:
-        return Exposure(mode=mode, selects_pods=True, port=port, listed=None)
+    if not acknowledged or before is None or not listed:
+        return Exposure(mode=mode, selects_pods=True, port=port, listed=None, opens_pods=True)
     there = ours is not None and ours.ready >= set(listed)
-    return Exposure(mode=mode, selects_pods=not there, port=port, listed=listed)
+    return Exposure(
+        mode=mode,
+        selects_pods=not there,
+        port=port,
+        listed=listed,
+        opens_pods=True,
+        unselected_since=(before.unselected_since or timestamp(now)) if there else None,
+    )
+
+
+def _direct(
+    owner: ModelDeployment,
+    succession: Succession,
+    observed: Observed,
+    before: GatewayStatus | None,
+    ours: ObservedSlice | None,
+    *,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Exposure:
+    """The next step towards mode Direct, for which the pods are open at once."""
+    step = Exposure(
+        mode=GatewayMode.DIRECT,
+        selects_pods=True,
+        port=before.port if before else None,
+        listed=None,
+        opens_pods=True,
+    )
+    if before and splits_traffic(owner, observed, under_way=succession.under_way is not None):
+        return replace(step, selects_pods=False, listed=_listed(observed, ours))
+    if ours is not None:
+        keep = not _pods_are_listed(owner, succession, observed)
+        return replace(step, listed=tuple(sorted(ours.ready)) if keep else None)
+    if before is None:
+        return step
+    since = before.unlisted_since or timestamp(now)
+    if _is_forgotten(since, observed, policy, now):
+        return replace(step, port=None)
+    return replace(step, unlisted_since=since)
+
+
+def _still_connected_since(before: GatewayStatus | None, observed: Observed) -> str | None:
+    """Since when clients connect to pods no more, while there are pods to which some may be connected from before."""
+    since = before.unselected_since if before else None
+    return since if since and observed.has_pods_made_by(datetime.fromisoformat(since)) else None
 
 
 def _listed(observed: Observed, ours: ObservedSlice | None) -> tuple[str, ...]:

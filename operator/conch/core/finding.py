@@ -6,6 +6,11 @@ from typing import Final
 
 from conch.api.reasons import Reason
 
+UNREACHABLE: Final = (
+    "Where a NetworkPolicy is in the way: the pod's must let the operator's pods in at that port, and one on what the "
+    "operator's pods may connect to must let them out."
+)
+"""What to do about a port that the operator cannot reach, with Conch's own NetworkPolicies and without them."""
 EXCEEDED_QUOTA: Final = "exceeded quota"
 
 

@@ -24,6 +24,7 @@ class ChildKind(StrEnum):
     CONTROLLER_REVISION = "ControllerRevision"
     DEPLOYMENT = "Deployment"
     ENDPOINT_SLICE = "EndpointSlice"
+    NETWORK_POLICY = "NetworkPolicy"
     POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
     SECRET = "Secret"  # noqa: S105 - a kind, not a secret
     SERVICE = "Service"
@@ -73,11 +74,21 @@ class ObservedChild:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedAssignment(ObservedChild):
+    """The ConfigMap of a workload's assignment."""
+
+    instances: int | None
+    """That it asks each server to have; None: as the model says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedDeployment(ObservedChild):
     """A workload's Deployment with the part of its status that explains missing pods."""
 
     workload: str
     replicas: int
+    mounts_cache: bool
+    """Whether its pods mount the model cache."""
     creation_error: str = ""
 
 
@@ -150,6 +161,9 @@ class ObservedContainer:
 
 _SLICE_CONTROLLERS: Final = ("endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io")
 _OVER: Final = ("Failed", "Succeeded")
+DEVICES_ALLOCATED: Final = "cannot allocate all claims"
+"""What the scheduler says of a node on which no device is left for a pod's claims."""
+_SHORTAGES: Final = ("Insufficient ", DEVICES_ALLOCATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +185,12 @@ class ObservedPod:
     """The cluster gave it up because its node does not answer."""
     scheduled: bool = False
     unschedulable_message: str = ""
+    gated: bool = False
+    """A queue (or another scheduling gate) holds it back from the scheduler."""
+    waits_for_scheduler: str = ""
+    """Name of the scheduler that has not said anything of it yet; empty once it has."""
+    missing_claims: tuple[str, ...] = ()
+    """The ResourceClaimTemplates of which no claim was made for it yet; until then the scheduler leaves it alone."""
     ip: str = ""
     created: str = ""
     marked_for_removal: bool = False
@@ -181,6 +201,11 @@ class ObservedPod:
     """The agent does not know this object's admin key: the pod was started with another Secret's."""
     agent_unreachable: bool = False
     """The agent was asked several times and never answered."""
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether it has no node for want of what other pods hold: they would make room for it by ending."""
+        return not self.scheduled and (self.gated or any(said in self.unschedulable_message for said in _SHORTAGES))
 
     @property
     def has_started(self) -> bool:
@@ -259,6 +284,12 @@ class Observed:
         """The pods of a workload, without those that are being deleted or are over."""
         return tuple(
             pod for pod in self.pods if pod.workload == workload and not pod.deleting and pod.phase not in _OVER
+        )
+
+    def has_pods_made_by(self, at: datetime) -> bool:
+        """Whether a pod of any workload that was made by then still runs."""
+        return any(
+            pod.created and datetime.fromisoformat(pod.created) <= at for pod in self.pods if pod.phase not in _OVER
         )
 
     def pods_left(self, workload: str) -> tuple[ObservedPod, ...]:

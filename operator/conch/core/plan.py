@@ -1,6 +1,6 @@
 """The plan: from what is wanted and what is there to what has to be done. Reads as the table of contents of Conch."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,10 +11,13 @@ from conch.api.status import ModelDeploymentStatus
 from conch.core.acknowledgement import acknowledged_by_heard
 from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, TellPin
 from conch.core.autoscaling import autoscaled
+from conch.core.cache_fallback import decided_after
 from conch.core.children import desired_children, records_of
 from conch.core.desired.admin_key_secret import admin_key_secret
 from conch.core.desired.object import DesiredObject
+from conch.core.evictions import given_up_after
 from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
+from conch.core.findings.scheduler import silence_due_after
 from conch.core.history import kept_records, remembered, spec_with, to_go_back_to
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
 from conch.core.pinning import pin_of
@@ -70,7 +73,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
     replicas = _desired_replicas(owner, observed, succession)
     routing = route(owner, succession, replicas, observed, policy, now)
     created_as = records_of(owner, observed, policy, succession)
-    desired = desired_children(owner, policy, succession, routing, created_as, replicas)
+    desired = desired_children(owner, policy, succession, routing, created_as, replicas, observed, now)
     writes: tuple[Apply | EnsureAdminKey, ...] = (
         *_admin_key(owner, observed, created_as, replicas),
         *_writes(owner, observed, desired),
@@ -109,7 +112,21 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
         status=status,
         status_first=_announced(status) != _announced(owner.status) or not all(_is_edit(action) for action in actions),
         actions=actions,
-        requeue_after=_requeue_after(owner, policy, status, unwatched=unwatched, now=now),
+        requeue_after=_requeue_after(
+            owner,
+            policy,
+            status,
+            unwatched=unwatched,
+            patience=(
+                silence_due_after(observed.pods, now),
+                decided_after(owner, created_as, observed, now),
+                *(
+                    given_up_after(observed.pods_of(workload), staffing.held, now)
+                    for workload, staffing in routing.staffings.items()
+                ),
+            ),
+            now=now,
+        ),
     )
 
 
@@ -119,10 +136,12 @@ def _requeue_after(
     status: ModelDeploymentStatus,
     *,
     unwatched: bool,
+    patience: Iterable[timedelta | None],
     now: datetime,
 ) -> timedelta | None:
-    """When to look again without a cause: at what cannot be watched, and at what comes with time alone."""
+    """When to look again without a cause: at what cannot be watched, and where a `patience` ends."""
     waits = [policy.recheck_after] if unwatched else []
+    waits += [left for left in patience if left is not None]
     if (answer := answer_due_after(owner.command, status.command, now)) is not None:
         waits.append(answer)
     if status.fetch is not None:
@@ -163,7 +182,7 @@ def _succession(
     status = owner.status
     acknowledged = acknowledged_by_heard(status, observed)
     if isinstance(owner.spec, InvalidSpec):
-        return without_spec(owner, obeyed, observed, acknowledged=acknowledged, now=now)
+        return without_spec(owner, obeyed, observed, acknowledged=acknowledged, policy=policy, now=now)
     return succeed(
         owner,
         owner.spec,

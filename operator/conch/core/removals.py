@@ -35,7 +35,7 @@ def removals(
     def unwanted(live: ObservedChild) -> bool:
         if live.id in wanted or live.deleting or not live.belongs_to(owner.uid):
             return False
-        if live.id.kind in (ChildKind.POD_DISRUPTION_BUDGET, ChildKind.ENDPOINT_SLICE):
+        if live.id.kind in (ChildKind.POD_DISRUPTION_BUDGET, ChildKind.ENDPOINT_SLICE, ChildKind.NETWORK_POLICY):
             return True
         if live.id.kind is ChildKind.CONTROLLER_REVISION and live.id.name in remembered:
             return False

@@ -5,6 +5,7 @@ import json
 from typing import Any, Final
 
 from conch.api.canonical import quantity
+from conch.api.gpu import COUNT_DEFAULT
 from conch.api.spec import ModelDeploymentSpec
 
 _LIVE: Final = {"replicas", "autoscaling", "suspend", "gateway", "rollout"}
@@ -18,9 +19,14 @@ def revision_part(spec: ModelDeploymentSpec) -> dict[str, Any]:
     """What of a spec makes its revision, as in YAML without defaults; the rest may change without other pods."""
     exclude: dict[str, Any] = {**dict.fromkeys(_LIVE, True), "runtime": {_LIVE_OF_RUNTIME}}
     part = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=exclude)
-    if not part.get("runtime", True):
-        # Nothing else of it was given.
-        del part["runtime"]
+    gpu = part.get("gpu", {})
+    if not spec.gpu.claims and gpu.get("count") == COUNT_DEFAULT:
+        # Earlier versions of the CRD wrote the default into every object.
+        del gpu["count"]
+    for field in ("runtime", "gpu"):
+        if not part.get(field, True):
+            # Nothing else of it was given.
+            del part[field]
     return part
 
 

@@ -58,6 +58,7 @@ def route(
             share_of(status, served.workload),
             observed,
             held=held.get(served.workload, NOBODY),
+            gets_share=succession.is_due(served),
             through_gateways=through_gateways,
             acknowledged=everywhere,
             policy=policy,
@@ -73,5 +74,6 @@ def route(
             port=exposure.port,
             generation=generation_of(traffic, exposure.port, settings),
             unlisted_since=exposure.unlisted_since,
+            unselected_since=exposure.unselected_since,
         )
     return Routing(exposure=exposure, staffings=staffings, traffic=traffic, gateway=gateway)

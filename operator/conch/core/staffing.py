@@ -6,18 +6,14 @@ the pod still executes it finishes: Triton ends only after that.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
-from conch.api.assignment import AgentPhase
 from conch.api.status import TrafficShare
 from conch.core.acknowledgement import in_flight
 from conch.core.drain import drained
+from conch.core.evictions import Evictions, evictions
 from conch.core.observed import Observed, ObservedPod
 from conch.core.policy import InstallationPolicy
-
-_REPLACEMENT_AT_MOST: Final = timedelta(minutes=15)
-"""A node is not kept from being drained for longer by a replacement that does not come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +28,7 @@ class Staffing:
     """Pods that get nothing yet, because they are not verified."""
     removed_first: tuple[ObservedPod, ...] = ()
     """Pods to be marked before the Deployment asks for fewer."""
-    keeps_one: bool = False
-    """Whether the only replica must not be evicted before another is ready."""
+    evictions: Evictions = Evictions.ONE_AT_A_TIME
 
 
 def staff(
@@ -43,6 +38,7 @@ def staff(
     observed: Observed,
     *,
     held: frozenset[str],
+    gets_share: bool,
     through_gateways: bool,
     acknowledged: bool,
     policy: InstallationPolicy,
@@ -55,12 +51,14 @@ def staff(
         before,
         observed,
         held=held,
+        gets_share=gets_share,
         through_gateways=through_gateways,
         acknowledged=acknowledged,
         policy=policy,
         now=now,
     )
-    return replace(staffing, held=held)
+    # That a pod is verified is in the status, for the gateways, before its budget lets another one go.
+    return replace(staffing, held=held, evictions=evictions(wanted, observed.pods_of(workload), held, now))
 
 
 def _staffed(
@@ -70,6 +68,7 @@ def _staffed(
     observed: Observed,
     *,
     held: frozenset[str],
+    gets_share: bool,
     through_gateways: bool,
     acknowledged: bool,
     policy: InstallationPolicy,
@@ -78,32 +77,35 @@ def _staffed(
     deployment = observed.deployment_of(workload)
     pods = observed.pods_of(workload)
     target = wanted + _replacements(wanted, pods, held)
-    keeps_one = wanted == 1 and not any(_will_not_come(pod, held, now) for pod in pods)
     if deployment is None or len(pods) <= target:
-        return Staffing(replicas=target, keeps_one=keeps_one)
+        return Staffing(replicas=target)
     # Without that time, those that are listed have only been held back: one that is verified by now is to stay.
     draining = held.union(before.draining if before and before.draining_since else ())
     serving = [pod for pod in _leaving_first(pods, draining)[: len(pods) - target] if pod.ready]
     leaving = tuple(sorted(pod.name for pod in serving))
     unmarked = tuple(pod for pod in serving if not pod.marked_for_removal)
     as_it_is = max(deployment.replicas, target)
-    if not leaving or before is None:
+    if not leaving or (before is None and not gets_share):
         # Nobody sends anything to a workload that never had a share of the traffic.
-        return Staffing(replicas=target, keeps_one=keeps_one)
+        return Staffing(replicas=target)
     if not through_gateways:
         # Marked is not enough, it has to be seen: the Deployment's controller looks at pods for itself.
-        return Staffing(replicas=as_it_is if unmarked else target, removed_first=unmarked, keeps_one=keeps_one)
-    if frozenset(before.draining).issuperset(leaving) and drained(
-        before,
-        # What others are sent says nothing about the pods that leave.
-        in_flight=in_flight(observed, workload) if target == 0 else 0,
-        acknowledged=acknowledged,
-        policy=policy,
-        now=now,
+        return Staffing(replicas=as_it_is if unmarked else target, removed_first=unmarked)
+    if (
+        before is not None
+        and frozenset(before.draining).issuperset(leaving)
+        and drained(
+            before,
+            # What others are sent says nothing about the pods that leave.
+            in_flight=in_flight(observed, workload) if target == 0 else 0,
+            acknowledged=acknowledged,
+            policy=policy,
+            now=now,
+        )
     ):
         replicas = as_it_is if unmarked else target
-        return Staffing(replicas=replicas, leaving=leaving, removed_first=unmarked, keeps_one=keeps_one)
-    return Staffing(replicas=as_it_is, leaving=leaving, keeps_one=keeps_one)
+        return Staffing(replicas=replicas, leaving=leaving, removed_first=unmarked)
+    return Staffing(replicas=as_it_is, leaving=leaving)
 
 
 def _replacements(wanted: int, pods: tuple[ObservedPod, ...], held: frozenset[str]) -> int:
@@ -112,21 +114,18 @@ def _replacements(wanted: int, pods: tuple[ObservedPod, ...], held: frozenset[st
     return 1 if wanted == 1 and serving and all(pod.node_cordoned for pod in serving) else 0
 
 
-def _will_not_come(pod: ObservedPod, held: frozenset[str], now: datetime) -> bool:
-    """Whether this pod is no replacement to wait for: it finds no room, its model fails, or it has taken too long."""
-    if pod.ready and pod.name not in held:
-        return False
-    if pod.unschedulable_message and not pod.scheduled:
-        return True
-    if pod.report is not None and pod.report.phase is AgentPhase.FAILED:
-        return True
-    return bool(pod.created) and now - datetime.fromisoformat(pod.created) > _REPLACEMENT_AT_MOST
-
-
 def _leaving_first(pods: tuple[ObservedPod, ...], draining: frozenset[str]) -> list[ObservedPod]:
-    """In the order in which they leave, which is the Deployment controller's too once the first are marked."""
+    """In the order in which they leave, which is the Deployment controller's too once the first are marked.
+
+    That knows nothing of what a node is about to go through: of pods that are marked already, it takes the youngest.
+    """
     youngest_first = sorted(pods, key=lambda pod: pod.created, reverse=True)
     return sorted(
         youngest_first,
-        key=lambda pod: (pod.ready, not pod.marked_for_removal, pod.name not in draining, not pod.node_cordoned),
+        key=lambda pod: (
+            pod.ready,
+            not pod.marked_for_removal,
+            pod.name not in draining,
+            not (pod.node_cordoned or pod.marked_for_removal),
+        ),
     )

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from conch.api import names, pod
 from conch.api.assignment import AgentPhase
+from conch.api.gpu import Gpu
 from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
@@ -19,6 +20,7 @@ from conch.api.status import (
 )
 from conch.api.types import bounded, timestamp
 from conch.core.autoscaling import autoscaling_of, autoscaling_status
+from conch.core.cache_status import cache_status
 from conch.core.fetch_progress import fetch_progress
 from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
@@ -33,6 +35,8 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
     owner, succession = situation.owner, situation.succession
     finding = first_finding(situation)
     observed = situation.observed
+    # The pods' own ports, which a Service that selects them leads to, have no certificate.
+    is_tls = situation.policy.gateway_tls and not situation.routing.exposure.selects_pods
     host = f"{names.service(owner.name)}.{owner.namespace}.svc"
     return ModelDeploymentStatus(
         observed_generation=owner.generation,
@@ -41,8 +45,8 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         ready_replicas=sum(len(ready_pods(served, observed)) for served in succession.workloads),
         desired_replicas=situation.desired_replicas,
         selector=_selector(owner),
-        url=f"http://{host}:{pod.HTTP_PORT}",
-        grpc_url=f"{host}:{pod.GRPC_PORT}",
+        url=f"{'https' if is_tls else 'http'}://{host}:{pod.HTTP_PORT}",
+        grpc_url=f"{'grpcs://' if is_tls else ''}{host}:{pod.GRPC_PORT}",
         stable=succession.stable,
         candidate=succession.candidate,
         rollout=succession.rollout,
@@ -56,6 +60,7 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         autoscaling=autoscaling_status(owner, situation.observed.scaling, now),
         source=_pinned_source(succession.wanted),
         fetch=fetch_progress(situation.pods, owner.status.fetch, now),
+        cache=cache_status(situation),
         pods=_pod_counts(situation.pods),
         display=_display(situation, finding),
     )
@@ -176,5 +181,10 @@ def _display(situation: Situation, finding: Finding | None) -> Display:
         replicas=f"{ready}/{situation.desired_replicas}",
         candidate=f"{candidate.version}@{situation.succession.weight_of(candidate)}%" if stable and candidate else "",
         check=finding.check if finding else "",
-        gpu=f"{gpu.count} {gpu.resource}" if gpu and gpu.count else "",
+        gpu=_gpus(gpu) if gpu else "",
     )
+
+
+def _gpus(gpu: Gpu) -> str:
+    counted = [f"{gpu.counted} {gpu.resource}"] if gpu.counted else []
+    return bounded(", ".join([*counted, *(f"claim {claim.resource_claim_template_name}" for claim in gpu.claims)]), 256)

@@ -107,7 +107,7 @@ def succeed(
     stable = known.stable
     known = replace(known, rollout=_ended(known.rollout, owner))
     if stable.revision == wanted:
-        return replace(known, stable=pinned(stable, spec.model.source.digest, observed), candidate=None)
+        return replace(known, stable=pinned(stable, spec.declared_digest, observed), candidate=None)
     if _is_rejected(known, wanted):
         return replace(known, candidate=None)
     # Also where there are no replicas: what has proven itself stays until another has. It rests until there are some.
@@ -115,7 +115,13 @@ def succeed(
 
 
 def without_spec(
-    owner: ModelDeployment, obeyed: Obeyed, observed: Observed, *, acknowledged: bool, now: datetime
+    owner: ModelDeployment,
+    obeyed: Obeyed,
+    observed: Observed,
+    *,
+    acknowledged: bool,
+    policy: InstallationPolicy,
+    now: datetime,
 ) -> Succession:
     """What runs stays, for nothing can be derived from a spec that cannot be read; but a way back goes on.
 
@@ -132,6 +138,7 @@ def without_spec(
             listed=_listed(owner),
             observed=observed,
             acknowledged=acknowledged,
+            policy=policy,
             now=now,
         )
         return _after(known, advance(rollout, sight), now)
@@ -177,7 +184,7 @@ def _first(
     if candidate is None or is_other:
         known = _with_candidate(known, owner, spec, wanted)
     assert known.candidate is not None  # noqa: S101 - the lines above
-    declared = spec.model.source.digest if known.candidate.revision == wanted else known.candidate.digest
+    declared = spec.declared_digest if known.candidate.revision == wanted else known.candidate.digest
     candidate = pinned(known.candidate, declared, observed)
     verified = len(verified_pods(candidate, observed, golden_policy(spec)))
     if 0 < spec.desired_replicas <= verified:
@@ -227,7 +234,7 @@ def _go_on(
     stable, candidate, rollout = known.stable, known.candidate, known.rollout
     assert stable is not None and candidate is not None and rollout is not None  # noqa: S101, PT018 - the caller's promise
     if candidate.revision == wanted:
-        candidate = pinned(candidate, spec.model.source.digest, observed)
+        candidate = pinned(candidate, spec.declared_digest, observed)
     elif stable.revision == wanted:
         rollout = roll_back(rollout, RollbackCause.REVERTED, "the spec asks for the stable revision again")
     else:

@@ -6,15 +6,20 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Final
 
 import aiohttp
 import structlog
+from prometheus_client import CollectorRegistry
 
 from conch.api.gateway_report import GatewayReport
 from conch.gateway import hold_server, open_files, report_server
-from conch.gateway.envoy.admin import EnvoyAdmin
+from conch.gateway.api_keys import ApiKeys
+from conch.gateway.certificate import Certificate
+from conch.gateway.envoy.admin import EnvoyAdmin, EnvoyAwayError
+from conch.gateway.envoy.admission import Admission
 from conch.gateway.envoy.bootstrap import BootstrapOptions, render_bootstrap
 from conch.gateway.envoy.cluster import ServerPorts
 from conch.gateway.envoy.delivery import FileDelivery
@@ -59,14 +64,34 @@ class Gateway:
         self._files = ResourceFiles(settings.dynamic_folder)
         self._admin = EnvoyAdmin(session, settings.admin_port)
         self._epoch = Epoch(self._admin, settings.config_folder / "epoch", clock=time.time)
-        self._traffic = TrafficReader(self._admin)
+        admission = Admission(api_keys=settings.api_keys_folder is not None, authorization=settings.authorization)
+        self._traffic = TrafficReader(self._admin, admission=admission)
         self._watch = Watch(client, own_address=settings.address, on_change=self._watch_changed)
         self._is_listed_once = False
+        self._registry = CollectorRegistry()
+        """Metrics of what this gateway is configured with."""
         listener = ListenerOptions(
             dynamic_folder=settings.dynamic_folder,
             bind_address=settings.bind_address,
             access_log=AccessLog.JSON if settings.access_log else AccessLog.OFF,
             header_kib_most=settings.header_kib_most,
+            tls=settings.tls_folder is not None,
+            admission=admission,
+        )
+        self._certificate = (
+            Certificate(
+                settings.tls_folder,
+                dynamic_folder=settings.dynamic_folder,
+                admin=self._admin,
+                registry=self._registry,
+            )
+            if settings.tls_folder
+            else None
+        )
+        self._api_keys = (
+            ApiKeys(settings.api_keys_folder, registry=self._registry, on_change=self._watch_changed)
+            if settings.api_keys_folder
+            else None
         )
         self._sync = Synchroniser(
             Renderer(RenderOptions(listener=listener, ports=ports or ServerPorts())),
@@ -102,8 +127,11 @@ class Gateway:
             admin_port=self._settings.admin_port,
             hold_port=self._settings.hold_port,
             memory_bytes=self._settings.envoy_memory_bytes,
+            authorization=self._settings.authorization,
         )
         self._files.prepare()
+        if self._certificate:
+            self._certificate.prepare()
         fresh = self._settings.bootstrap_file.with_suffix(".new")
         fresh.write_text(render_bootstrap(options))
         fresh.rename(self._settings.bootstrap_file)
@@ -114,6 +142,10 @@ class Gateway:
             parts: list[Coroutine[Any, Any, object]] = [
                 *(self._watch.run(), self._first_snapshot(), self._sync.run(), self._hold.run(), self._serve_hold()),
             ]
+            if self._certificate:
+                parts.append(self._certificate.run())
+            if self._api_keys:
+                parts.append(self._api_keys.run())
             tasks = [asyncio.ensure_future(part) for part in parts]
             stopped = asyncio.ensure_future(stop.wait())
             try:
@@ -135,6 +167,7 @@ class Gateway:
             not_ready=self._not_ready,
             wakes=self._wakes,
             leaving=self._leaving,
+            registry=self._registry,
         )
         report = await report_server.serve(told, host=self._settings.bind_address, port=self._settings.report_port)
         try:
@@ -159,7 +192,8 @@ class Gateway:
 
     def _watch_changed(self) -> None:
         if self._is_listed_once:
-            self._sync.want(self._watch.snapshot())
+            clients = self._api_keys.clients.known if self._api_keys else None
+            self._sync.want(replace(self._watch.snapshot(), clients=clients))
             self._hold.changed()
 
     def _route_changed(self, _key: ObjectKey) -> None:
@@ -187,6 +221,13 @@ class Gateway:
             return "this gateway is leaving"
         if not self._sync.synced.is_set():
             return "Envoy has not acknowledged what is to be routed yet"
+        if self._api_keys and (problem := self._api_keys.not_ready()):
+            return problem
+        try:
+            if self._certificate and (problem := await self._certificate.not_ready()):
+                return problem
+        except EnvoyAwayError as error:
+            return f"Envoy does not answer: {error}"
         return "" if await self._admin.is_ready() else "Envoy is not live"
 
     async def _is_deleted(self) -> bool:

@@ -35,7 +35,12 @@ class _Collector:
         yield from self._of_workloads()
 
     def _of_objects(self) -> Iterator[Metric]:
-        arrivals = CounterMetricFamily("conch_gateway_requests", "Requests that came in.", labels=_OBJECT)
+        arrivals = CounterMetricFamily(
+            "conch_gateway_requests", "Requests that came in and were let in.", labels=_OBJECT
+        )
+        unauthorized = CounterMetricFamily(
+            "conch_gateway_unauthorized", "Requests that were not let in.", labels=_OBJECT
+        )
         refused = CounterMetricFamily("conch_gateway_refused", "Requests refused by hold or limit.", labels=_OBJECT)
         in_flight = GaugeMetricFamily("conch_gateway_in_flight", "Requests not yet answered.", labels=_OBJECT)
         held = GaugeMetricFamily("conch_gateway_held", "Requests that wait for a server.", labels=_OBJECT)
@@ -46,12 +51,13 @@ class _Collector:
         for key, traffic in self._report.objects.items():
             labels = key.split("/", 1)
             arrivals.add_metric(labels, traffic.arrivals)
+            unauthorized.add_metric(labels, traffic.unauthorized)
             refused.add_metric(labels, traffic.refused)
             in_flight.add_metric(labels, traffic.in_flight)
             held.add_metric(labels, traffic.held)
             endpoints.add_metric(labels, traffic.endpoints)
             acknowledged.add_metric(labels, float(bool(traffic.generation) and not traffic.waits_for))
-        yield from (arrivals, refused, in_flight, held, endpoints, acknowledged)
+        yield from (arrivals, unauthorized, refused, in_flight, held, endpoints, acknowledged)
 
     def _of_workloads(self) -> Iterator[Metric]:
         sent = CounterMetricFamily(

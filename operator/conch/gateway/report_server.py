@@ -5,13 +5,13 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from conch.api.gateway_report import REPORT_PATH, WAKES_PATH, GatewayReport
+from conch.api.gateway_report import COUNTED_AT_HEADER, REPORT_PATH, WAKES_PATH, GatewayReport
 from conch.gateway.envoy.admin import EnvoyAwayError
 from conch.gateway.leaving import Departure, Leaving
 from conch.gateway.metrics import exposition
@@ -39,6 +39,8 @@ class Told:
     """Why this gateway is not to get clients; empty if it is."""
     wakes: Wakes
     leaving: Leaving
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """Metrics of the gateway's own, besides those of its process and of what it routes."""
     clock: Callable[[], float] = time.monotonic
     """In seconds; only grows."""
 
@@ -58,7 +60,7 @@ class _Metrics:
                     of_objects = exposition(await self._told.report())
                 except EnvoyAwayError:
                     of_objects = b""
-                self._made = self._told.clock(), generate_latest() + of_objects
+                self._made = self._told.clock(), generate_latest() + generate_latest(self._told.registry) + of_objects
             return self._made[1]
 
 
@@ -81,7 +83,8 @@ def make_application(told: Told) -> web.Application:
             answer = await told.report()
         except EnvoyAwayError as error:
             return web.Response(status=503, text=f"Envoy does not answer: {error}\n")
-        return web.json_response(text=answer.model_dump_json(by_alias=True))
+        headers = {COUNTED_AT_HEADER: repr(answer.counted_at_seconds)} if answer.counted_at_seconds is not None else {}
+        return web.json_response(text=answer.model_dump_json(by_alias=True), headers=headers)
 
     async def wakes(request: web.Request) -> web.StreamResponse:
         if not is_known(request):

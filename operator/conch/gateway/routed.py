@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from conch.api import names
 from conch.api.gateway import Gateway
+from conch.gateway.clients import Client
 
 ObjectKey = tuple[str, str]
 """(namespace, name) of a ModelDeployment."""
@@ -70,6 +71,8 @@ class Snapshot:
     """(namespace, workload) -> its ready servers, those in `draining` included."""
     gateways: Mapping[ObjectKey, int] = field(default_factory=lambda: MappingProxyType({}))
     """How many gateways share the object's requests, as its public Service lists them; 1 where none is listed."""
+    clients: tuple[Client, ...] | None = None
+    """Who is let in; None for everybody."""
 
     def servers(self, object_: RoutedObject, share: RoutedShare) -> tuple[Endpoint, ...]:
         """The servers of a share that may get something new, in a fixed order."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from conch.api import gateway_pod
+from conch.gateway.envoy.external_authorization import ExternalAuthorization
 from conch.gateway.envoy.listener import HEADER_KIB_DEFAULT
 
 POD_NAME_ENV: Final = "CONCH_POD_NAME"
@@ -31,6 +32,12 @@ class GatewaySettings:
     access_log: bool = False
     header_kib_most: int = HEADER_KIB_DEFAULT
     """All headers of a request together."""
+    tls_folder: Path | None = None
+    """Where the certificate of the models' ports and its key are mounted; None without TLS."""
+    api_keys_folder: Path | None = None
+    """Where clients' API keys are mounted; None: everybody is let in."""
+    authorization: ExternalAuthorization | None = None
+    """Who is asked about every request; None for nobody."""
     envoy_memory_bytes: int | None = None
     """The memory limit of Envoy's container; None if it has none."""
     unlisted_seconds: float = 60.0
@@ -62,7 +69,10 @@ class GatewaySettings:
                 hold_port=int(env.get("CONCH_GATEWAY_HOLD_PORT", default.hold_port)),
                 header_kib_most=int(env.get("CONCH_GATEWAY_MAX_REQUEST_HEADERS_KIB", default.header_kib_most)),
                 envoy_memory_bytes=int(env.get("CONCH_GATEWAY_ENVOY_HEAP_BYTES", 0)) or None,
-                access_log=_flag(env.get("CONCH_GATEWAY_ACCESS_LOG", "false")),
+                tls_folder=_folder(env.get("CONCH_GATEWAY_TLS_FOLDER", "")),
+                api_keys_folder=_folder(env.get("CONCH_GATEWAY_API_KEYS_FOLDER", "")),
+                authorization=_authorization(env),
+                access_log=_flag(env, "CONCH_GATEWAY_ACCESS_LOG"),
                 unlisted_seconds=float(env.get("CONCH_GATEWAY_UNLISTED_SECONDS", default.unlisted_seconds)),
                 drain_seconds=float(env.get("CONCH_GATEWAY_DRAIN_SECONDS", default.drain_seconds)),
                 idle_seconds=float(env.get("CONCH_GATEWAY_IDLE_SECONDS", default.idle_seconds)),
@@ -83,7 +93,27 @@ class GatewaySettings:
         return self.config_folder / gateway_pod.DYNAMIC_FOLDER
 
 
-def _flag(text: str) -> bool:
+def _folder(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _authorization(env: Mapping[str, str]) -> ExternalAuthorization | None:
+    address = env.get("CONCH_GATEWAY_AUTHORIZATION_ADDRESS", "")
+    if not address:
+        return None
+    host, _, port = address.rpartition(":")
+    ca_file = env.get("CONCH_GATEWAY_AUTHORIZATION_CA_FILE", "")
+    return ExternalAuthorization(
+        host=host,
+        port=int(port),
+        timeout_milliseconds=int(env["CONCH_GATEWAY_AUTHORIZATION_TIMEOUT_MS"]),
+        tls=_flag(env, "CONCH_GATEWAY_AUTHORIZATION_TLS"),
+        ca_file=Path(ca_file) if ca_file else None,
+    )
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "false")
     if text not in ("true", "false"):
-        raise ValueError(f"CONCH_GATEWAY_ACCESS_LOG is {text!r}: true or false is needed")
+        raise ValueError(f"{name} is {text!r}: true or false is needed")
     return text == "true"

@@ -2,7 +2,8 @@
 
 What is counted, and by which of Envoy's numbers (tried on Envoy 1.40):
 
-* An object's arrivals: `downstream_rq_total` of its listener, whatever became of the requests. In flight:
+* An object's arrivals: `downstream_rq_total` of its listener, whatever became of the requests. Where not everybody is
+  let in it is the counter of those that were (`Admission.admitted_stat`), for by arrivals models are scaled. In flight:
   `downstream_rq_active`, those that are held included.
 * A workload's arrivals: a request is one however often it is tried. Envoy counts attempts: those that got a connection
   (`upstream_rq_total`) and those that did not (`upstream_rq_pending_failure_eject`); each but the first is an
@@ -16,9 +17,11 @@ What is counted, and by which of Envoy's numbers (tried on Envoy 1.40):
 
 import asyncio
 import math
+import re
+import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from conch.api.gateway_report import (
@@ -30,6 +33,8 @@ from conch.api.gateway_report import (
 )
 from conch.gateway.envoy import failure_counters
 from conch.gateway.envoy.admin import EnvoyAdmin, Histogram
+from conch.gateway.envoy.admission import NOTHING_CHECKED, REFUSED_STATS, Admission
+from conch.gateway.envoy.admission import STATS as ADMISSION_STATS
 from conch.gateway.envoy.failure_counters import FailureCounter, parse_failure_stat
 from conch.gateway.envoy.naming import ClusterId, parse_cluster_stat, parse_route_stat
 from conch.gateway.envoy.naming import Protocol as Spoken
@@ -42,11 +47,12 @@ _RETRIES: Final = "upstream_rq_retry"
 _OVERFLOW: Final = "upstream_rq_pending_overflow"
 _CLUSTER_STATS: Final = (*_ACTIVE, *_ATTEMPTS, _RETRIES, _OVERFLOW)
 _SENT: Final = (*_ACTIVE, "upstream_rq_total")
+_LISTENER_ACTIVE: Final = "downstream_rq_active"
 _CLUSTER: Final = r"^cluster\..+/(http|grpc)\."
 STATS: Final = "|".join(
     (
         rf"{_CLUSTER}({'|'.join(_CLUSTER_STATS)})$",
-        r"^http\.[^.]+\.[^.]+\.downstream_rq_(total|active)$",
+        rf"^http\.[^.]+\.[^.]+\.({'|'.join(map(re.escape, (*ADMISSION_STATS, _LISTENER_ACTIVE)))})$",
         failure_counters.STATS,
     )
 )
@@ -79,14 +85,20 @@ class WorkloadCounts:
 class Counts:
     """What Envoy counts, at one moment."""
 
+    at: float | None = None
+    """That moment, in seconds of a clock that only grows."""
     arrivals: Mapping[ObjectKey, int] = field(default_factory=dict)
+    unauthorized: Mapping[ObjectKey, int] = field(default_factory=dict)
     in_flight: Mapping[ObjectKey, int] = field(default_factory=dict)
     workloads: Mapping[WorkloadKey, WorkloadCounts] = field(default_factory=dict)
 
 
-def count(stats: Mapping[str, int | str], histograms: Mapping[str, Histogram]) -> Counts:
+def count(
+    stats: Mapping[str, int | str], histograms: Mapping[str, Histogram], *, admission: Admission = NOTHING_CHECKED
+) -> Counts:
     """From the statistics' names and values."""
     arrivals: dict[ObjectKey, int] = {}
+    unauthorized: dict[ObjectKey, int] = {}
     in_flight: dict[ObjectKey, int] = {}
     workloads: dict[WorkloadKey, WorkloadCounts] = {}
     for name, told in stats.items():
@@ -99,14 +111,19 @@ def count(stats: Mapping[str, int | str], histograms: Mapping[str, Histogram]) -
             _add(_workload(workloads, of_cluster[0]), of_cluster[1], value)
         elif of_route := parse_route_stat(name):
             key, stat = of_route
-            (arrivals if stat == "downstream_rq_total" else in_flight)[key] = value
+            if stat == admission.admitted_stat:
+                arrivals[key] = value
+            elif stat in REFUSED_STATS:
+                unauthorized[key] = unauthorized.get(key, 0) + value
+            elif stat == _LISTENER_ACTIVE:
+                in_flight[key] = value
     for name, histogram in histograms.items():
         # Of a fleet that is mostly idle, nearly all are empty.
         if any(histogram.counts) and (of_cluster := parse_cluster_stat(name)):
             latency = _workload(workloads, of_cluster[0]).latency
             for bucket, number in enumerate(buckets(histogram)):
                 latency[bucket] += number
-    return Counts(arrivals=arrivals, in_flight=in_flight, workloads=workloads)
+    return Counts(arrivals=arrivals, unauthorized=unauthorized, in_flight=in_flight, workloads=workloads)
 
 
 def _workload(workloads: dict[WorkloadKey, WorkloadCounts], cluster: ClusterId) -> WorkloadCounts:
@@ -164,6 +181,7 @@ def object_traffic(
         rejected=state.rejected,
         endpoints=state.endpoints,
         arrivals=counts.arrivals.get(object_.key, 0),
+        unauthorized=counts.unauthorized.get(object_.key, 0),
         in_flight=counts.in_flight.get(object_.key, 0),
         held=held,
         refused=refused + sum(each.overflow for each in known.values()),
@@ -201,8 +219,16 @@ class Sent:
 class TrafficReader:
     """Reads Envoy's statistics. Raises EnvoyAwayError."""
 
-    def __init__(self, admin: EnvoyAdmin) -> None:
+    def __init__(
+        self,
+        admin: EnvoyAdmin,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        admission: Admission = NOTHING_CHECKED,
+    ) -> None:
         self._admin = admin
+        self._admission = admission
+        self._clock = clock
         self._lock = asyncio.Lock()
         self._begun = 0
         """How many times Envoy was asked."""
@@ -215,7 +241,9 @@ class TrafficReader:
         async with self._lock:
             if self._read is None or self._read[0] <= begun_before:
                 self._begun += 1
-                counts = count(await self._admin.stats(STATS), await self._admin.histograms(HISTOGRAMS))
+                stats, at = await self._admin.stats(STATS), self._clock()
+                histograms = await self._admin.histograms(HISTOGRAMS)
+                counts = replace(count(stats, histograms, admission=self._admission), at=at)
                 self._read = self._begun, self._never_back(counts)
             return self._read[1]
 
@@ -273,6 +301,7 @@ async def make_report(
         epoch=epoch,
         version=version,
         leaving=leaving,
+        counted_at_seconds=counted.at,
         objects={
             "/".join(key): object_traffic(
                 object_, counted, state=states[key], held=held.get(key, 0), refused=hold.refused(key)

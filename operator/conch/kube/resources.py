@@ -33,6 +33,9 @@ CONTROLLER_REVISIONS: Final = Resource(
 DEPLOYMENTS: Final = Resource(group="apps", version="v1", plural="deployments", kind="Deployment")
 ENDPOINT_SLICES: Final = Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice")
 ENDPOINTS: Final = Resource(group="", version="v1", plural="endpoints", kind="Endpoints")
+NETWORK_POLICIES: Final = Resource(
+    group="networking.k8s.io", version="v1", plural="networkpolicies", kind="NetworkPolicy"
+)
 POD_DISRUPTION_BUDGETS: Final = Resource(
     group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
 )

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conch.api.rollout import RolloutPhase, RolloutStatus
+from conch.core.autoscaling import autoscaling_of
 from conch.core.rollout.machine import UNDER_WAY
 from conch.rollouts.printing import duration, one_line, plain, since, table
 from conch.rollouts.progress import Place, PodsRow, Progress, StepRow, Wait
@@ -76,8 +77,17 @@ def _standing(progress: Progress) -> str:
     if progress.rollout:
         return progress.rollout.phase
     if progress.owner.status.stable:
-        return "no rollout yet, the first revision serves"
+        return f"no rollout yet, {_first(progress)}"
     return "nothing serves, for no replicas are wanted" if progress.suspended else "its first revision starts"
+
+
+def _first(progress: Progress) -> str:
+    """How the revision stands that nothing has followed."""
+    status = progress.owner.status
+    if status.desired_replicas == 0:
+        asleep = autoscaling_of(progress.owner) is not None
+        return f"the first revision has no pods, for {'nobody asks' if asleep else 'no replicas are wanted'}"
+    return f"the first revision {'serves' if status.ready_replicas else 'has no ready pod'}"
 
 
 def _facts(progress: Progress, now: datetime) -> Table:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from conch.api.autoscaling import DEFAULT_IDLE_SECONDS, DEFAULT_PERCENTILE, Autoscaling, LearntCurve
+from conch.api.gpu import COUNT_DEFAULT
 from conch.client.errors import ClientError
 from conch.core.scaling.service_curve import ServiceCurve
 from conch.core.scaling.settings import COLD_START_PRIOR_SECONDS, Metric, ScalingSettings
@@ -86,8 +87,14 @@ def known_of(body: Json) -> Known:
         if curve
         else None,
         cold_start_seconds=float(seconds) if seconds else None,
-        gpus=max(1, int(spec.get("gpu", {}).get("count", 1))),
+        gpus=_gpus(spec.get("gpu", {})),
     )
+
+
+def _gpus(gpu: Json) -> int:
+    """Of a replica; a claim counts as one, for only its template knows better (--gpus says it)."""
+    claims = len(gpu.get("claims", ()))
+    return max(1, int(gpu.get("count", 0 if claims else COUNT_DEFAULT)) + claims)
 
 
 def settle(options: Options, known: Known) -> Asked:

@@ -44,7 +44,7 @@ class Fixed:
 def simulate(trace: Trace, rule: Rule, settings: FleetSettings, *, progress: Progress | None = None) -> Outcome:
     """Play the whole trace, and go on until every request is answered or has failed."""
     fleet = Fleet(settings, trace.seconds.tolist())
-    moments = [_moment(fleet.look())]
+    moments = [moment_of(fleet.look())]
     ticks = 0
     while fleet.now < trace.span_seconds or not fleet.idle:
         # Multiplied: a sum of many intervals would drift.
@@ -55,7 +55,7 @@ def simulate(trace: Trace, rule: Rule, settings: FleetSettings, *, progress: Pro
         if desired != look.desired:
             fleet.scale(desired)
             look = fleet.look()
-        moments.append(_moment(look))
+        moments.append(moment_of(look))
         if progress is not None:
             progress(min(1.0, fleet.now / trace.span_seconds) if trace.span_seconds else 1.0)
     return Outcome(
@@ -69,7 +69,8 @@ def simulate(trace: Trace, rule: Rule, settings: FleetSettings, *, progress: Pro
     )
 
 
-def _moment(look: Look) -> Moment:
+def moment_of(look: Look) -> Moment:
+    """How things stand."""
     return Moment(
         now=look.now,
         desired=look.desired,

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,11 +96,10 @@ def read_trace(path: Path, column: str | None = None) -> Trace:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
     with path.open("rb") as raw:
-        zipped = raw.read(2) == _GZIP
-    # Only the times count; what else stands in a line may be in any encoding.
-    how = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
-    with gzip.open(path, "rt", **how) if zipped else path.open("r", **how) as stream:  # type: ignore[call-overload]
-        yield stream
+        unzipped = gzip.GzipFile(fileobj=raw) if raw.peek(len(_GZIP)).startswith(_GZIP) else raw
+        # Only the times count; what else stands in a line may be in any encoding.
+        with TextIOWrapper(unzipped, encoding="utf-8-sig", errors="replace", newline="") as stream:
+            yield stream
 
 
 def _times(path: Path, stream: IO[str], column: str | None) -> NDArray[np.float64]:
@@ -142,7 +142,15 @@ def _of_log(path: Path, lines: Iterable[str]) -> Iterator[float]:
         yield parse(match[1], number)
 
 
-def _of_table(path: Path, reader: Iterator[list[str]], column: str | None) -> Iterator[float]:
+class _Rows(Iterator[list[str]], Protocol):
+    """What `csv.reader` makes, whose type has no public name."""
+
+    @property
+    def line_num(self) -> int:
+        """Of the last line that was read."""
+
+
+def _of_table(path: Path, reader: _Rows, column: str | None) -> Iterator[float]:
     rows = _numbered(path, reader)
     top = next(rows, None)
     if top is None:
@@ -160,14 +168,14 @@ def _of_table(path: Path, reader: Iterator[list[str]], column: str | None) -> It
         yield parse(row[index], number)
 
 
-def _numbered(path: Path, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+def _numbered(path: Path, reader: _Rows) -> Iterator[tuple[int, list[str]]]:
     """Rows that hold something, with the number of their line."""
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
-                yield reader.line_num, row  # type: ignore[attr-defined]
+                yield reader.line_num, row
     except csv.Error as error:
-        raise TraceError(f"{path}, line {reader.line_num}: this is no CSV: {error}") from error  # type: ignore[attr-defined]
+        raise TraceError(f"{path}, line {reader.line_num}: this is no CSV: {error}") from error
 
 
 def _named(path: Path, names: Sequence[str], column: str) -> int:

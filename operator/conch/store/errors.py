@@ -17,6 +17,22 @@ class StoreError(Exception):
         self.reason = reason
         self.message = message
 
+    def of(self, whose: str) -> "StoreError":
+        """The same, said of one of several models."""
+        return StoreError(self.reason, f"{whose}: {self.message}")
+
+
+class StorageError(StoreError):
+    """Not the source is at fault, but the place where the model was to be stored; `said` is that place's own word."""
+
+    def __init__(self, reason: Reason, message: str, said: str) -> None:
+        super().__init__(reason, message)
+        self.said = said
+
+    def of(self, whose: str) -> StoreError:
+        """The same, said of one of several models."""
+        return StorageError(self.reason, f"{whose}: {self.message}", self.said)
+
 
 def without_query(uri: str) -> str:
     """The URI as it may be shown: a query string or fragment may carry a signature or token."""
@@ -28,13 +44,13 @@ def without_query(uri: str) -> str:
 def storage_error(error: OSError, what: str) -> StoreError:
     """What an operating system error while writing `what` means for its user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
+        return StorageError(
             Reason.SOURCE_TOO_LARGE,
             f"{what} does not fit on the pod's model volume ({error.strerror}); use a smaller model or raise the "
             "volume's size in the chart",
+            error.strerror or str(error),
         )
     if error.errno == errno.ENAMETOOLONG:
         return StoreError(Reason.INVALID_MODEL, f"{what} contains a file name that is too long; shorten it")
-    return StoreError(
-        Reason.SOURCE_UNREACHABLE, f"{what} could not be stored: {error.strerror or error}; it is tried again"
-    )
+    said = error.strerror or str(error)
+    return StorageError(Reason.SOURCE_UNREACHABLE, f"{what} could not be stored: {said}; it is tried again", said)

@@ -6,7 +6,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,7 +21,7 @@ from conch.store.archive import ArchiveLimits, extract, is_archive
 from conch.store.credentials import Credentials
 from conch.store.digest import listing_digest
 from conch.store.egress_proxy import EgressProxy
-from conch.store.errors import StoreError, storage_error, without_query
+from conch.store.errors import StorageError, StoreError, storage_error, without_query
 from conch.store.listing_checks import FILES_MOST
 from conch.store.remote import Bridged, ChangedError, Listing, Remote, Surroundings, TransientError
 from conch.store.sources.claim import link_claim
@@ -29,6 +29,8 @@ from conch.store.threads import Checkpoint, in_thread
 from conch.store.transfer import ATTEMPTS_WITHOUT_PROGRESS, PATIENCE_SECONDS, Progress, transfer, unreachable
 
 LISTINGS_MOST: Final = 3
+REFETCH_BYTES_MOST: Final = 64 << 20
+"""Up to this size a model is fetched anew where only that tells whether its source was mended."""
 _REASONS_OF_A_CONNECTION: Final = (
     Reason.SOURCE_UNREACHABLE,
     Reason.SOURCE_ACCESS_DENIED,
@@ -36,6 +38,7 @@ _REASONS_OF_A_CONNECTION: Final = (
 )
 """What a client may make of a proxy that did not connect it."""
 _Result = TypeVar("_Result")
+Place = HttpSource | BucketSource | HuggingFaceSource | OciSource | ClaimSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,13 @@ class Request:
     """What the source's name stood for when another pod fetched it: that is fetched where the store still has it."""
     known: str = ""
     """What it stood for when this pod fetched it; the same is not fetched again."""
+    admit: Callable[[Listing, int], int] | None = None
+    """Asked in a thread before the first byte of a listing, in place of `limit_bytes`: how much of it may be stored
+    beside so many bytes of the other parts."""
+    beside_bytes: int = 0
+    """What the other parts take that were fetched before."""
+    parts: Mapping[str, "Request"] = field(default_factory=dict)
+    """Models that lie in one tree, each in a folder of its name (see composed.py); empty: one, which is the tree."""
 
     @property
     def shown(self) -> str:
@@ -69,7 +79,9 @@ class Fetched:
     resolved: str
     bytes: int
     fingerprint: str = ""
-    """Of files that were left where they are and linked to; see `sources.claim.fingerprint`."""
+    """Of files that were left where they are and linked to; see `in_place.fingerprint`."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of every file, in hex, by its path in the tree; empty where no file was fetched, for it was in a cache."""
 
 
 async def fetch(
@@ -81,15 +93,21 @@ async def fetch(
     keeps what arrived when it fails, and is emptied when it succeeds. Whether these are the files that somebody
     declared or pinned is for the caller to see. Raises StoreError.
     """
+    place = allowed_place(request)
+    if isinstance(place, ClaimSource):
+        return await in_thread(_from_claim(request, place, folder))
+    return await _from_remote(request, place, partial, folder, resolver)
+
+
+def allowed_place(request: Request) -> Place:
+    """Where the source is; raises StoreError where the policy does not allow it."""
     try:
         place = request.source.place
     except SourceUriError as error:
         raise StoreError(Reason.INVALID_SPEC, str(error)) from error
     if refusal := request.policy.refusal(place):
         raise StoreError(Reason.SOURCE_NOT_ALLOWED, f"{request.shown}: {refusal}")
-    if isinstance(place, ClaimSource):
-        return await in_thread(_from_claim(request, place, folder))
-    return await _from_remote(request, place, partial, folder, resolver)
+    return place
 
 
 def _from_claim(request: Request, source: ClaimSource, folder: Path) -> Callable[[Checkpoint], Fetched]:
@@ -103,7 +121,13 @@ def _from_claim(request: Request, source: ClaimSource, folder: Path) -> Callable
             sha256 = _extract(request, archive, path.name, tree, 0, 0, checkpoint)
             return _fetched(request, sha256, tree, "")
         digest = listing_digest(linked.sha256)
-        return Fetched(digest=digest, resolved="", bytes=request.progress.bytes, fingerprint=linked.fingerprint)
+        return Fetched(
+            digest=digest,
+            resolved="",
+            bytes=request.progress.bytes,
+            sha256=linked.sha256,
+            fingerprint=linked.fingerprint,
+        )
 
     return work
 
@@ -121,20 +145,21 @@ async def _from_remote(
                 listing = await _patiently(remote.list, request.shown)
                 if listing.resolved and listing.resolved == request.known:
                     return None
+                admitted = await _admitted(request, listing)
                 try:
                     sha256 = await transfer(
                         remote,
                         listing,
                         partial,
                         shown=request.shown,
-                        limit_bytes=request.limit_bytes,
+                        limit_bytes=admitted.limit_bytes,
                         progress=request.progress,
                         abort=proxy.close,
                     )
                 except ChangedError:
                     request.progress.bytes = request.progress.files = 0
                     continue
-                arrange = functools.partial(_arrange, request, listing, sha256, partial, folder)
+                arrange = functools.partial(_arrange, admitted, listing, sha256, partial, folder)
                 return await in_thread(arrange)
         except StoreError as error:
             raise _with_proxy_words(error, proxy, request.shown) from error
@@ -142,6 +167,14 @@ async def _from_remote(
         Reason.SOURCE_CHANGED,
         f"{request.shown} changes while it is fetched; write a new version to a place of its own, then point to it",
     )
+
+
+async def _admitted(request: Request, listing: Listing) -> Request:
+    """The request with the bytes that this listing may have."""
+    admit = request.admit
+    if admit is None:
+        return request
+    return replace(request, limit_bytes=await in_thread(lambda _checkpoint: admit(listing, request.beside_bytes)))
 
 
 @asynccontextmanager
@@ -215,7 +248,7 @@ async def _patiently(attempt: Callable[[], Awaitable[_Result]], shown: str) -> _
 def _with_proxy_words(error: StoreError, proxy: EgressProxy, shown: str) -> StoreError:
     """The proxy knows what its clients do not say: that an address is not allowed, or why it could not be reached."""
     problem = proxy.take_problem()
-    if error.reason not in _REASONS_OF_A_CONNECTION or problem is None:
+    if error.reason not in _REASONS_OF_A_CONNECTION or isinstance(error, StorageError) or problem is None:
         return error
     if isinstance(problem, StoreError):
         return StoreError(problem.reason, f"{shown}: {problem.message}")
@@ -284,11 +317,12 @@ def _fetched(request: Request, sha256: Mapping[str, str], tree: Path, resolved: 
     there = {file.relative_to(tree).as_posix() for file in tree.rglob("*") if not file.is_dir()}
     if there != sha256.keys():
         # The digest vouches for all that is in the tree: nothing else may be.
-        raise StoreError(
+        raise StorageError(
             Reason.SOURCE_UNREACHABLE,
             f"{request.shown}: what lies on the model volume is not what was fetched; it is fetched again",
+            "there are other files than were fetched",
         )
-    return Fetched(digest=listing_digest(sha256), resolved=resolved, bytes=_size(tree))
+    return Fetched(digest=listing_digest(sha256), resolved=resolved, bytes=_size(tree), sha256=dict(sha256))
 
 
 def _size(tree: Path) -> int:

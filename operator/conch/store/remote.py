@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp.abc import AbstractResolver
 
@@ -29,6 +29,10 @@ class RemoteFile:
     """Hex digest that the store or the artefact's manifest declares; other bytes are refused."""
     unpack: bool = False
     """Whether it is a tar whose content belongs below the artefact's folder in its place."""
+
+
+RESOLVED_MOST: Final = 256
+"""Characters of what a name stood for that are kept of a store's words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

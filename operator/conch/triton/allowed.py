@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from conch.api.source_policy import SourcePolicy
+from conch.triton import tensorrt_llm, vllm
 from conch.triton.config_pbtxt import is_ensemble
 from conch.triton.errors import InvalidModelError, ModelNotAllowedError
+from conch.triton.own_paths import MODEL_DIRECTORY
 
 _BACKEND_OF_FILE: Final = {
     "model.onnx": "onnxruntime",
@@ -56,7 +58,7 @@ _DATA_FIELDS: Final = frozenset(
 _PROGRAM: Final = re.compile(r"(.*\.(py|pyc|so|dll)|.*\.so\..*|libtriton.*)", re.IGNORECASE)
 """Names, of files and folders, that Triton or one of its backends would run."""
 _LIBRARY_KEY: Final = re.compile(r"path|librar|plugin|extension|execution_env|python", re.IGNORECASE)
-_LIBRARY_VALUE: Final = re.compile(r"[/\\]|\.so\b", re.IGNORECASE)
+_LIBRARY_VALUE: Final = re.compile(rf"[/\\]|\.so\b|{re.escape(MODEL_DIRECTORY)}", re.IGNORECASE)
 
 
 def settle_backend(config: Any, files: Iterable[str], policy: SourcePolicy) -> None:
@@ -98,8 +100,13 @@ def _backend(config: Any, files: frozenset[str]) -> str:
         return backend
     leaves = {file.rpartition("/")[2] for file in files}
     found = sorted(_BACKEND_OF_FILE[leaf] for leaf in leaves & _BACKEND_OF_FILE.keys())
+    if not found and vllm.ENGINE_FILE in leaves:
+        return vllm.BACKEND
     if len(found) != 1:
-        raise InvalidModelError('the model\'s config.pbtxt names no backend; add one, such as backend: "onnxruntime"')
+        which = f"its files are of {' and '.join(found)}" if found else "none of its files tells it"
+        raise InvalidModelError(
+            f'the model\'s config.pbtxt names no backend, and {which}; add one, such as backend: "onnxruntime"'
+        )
     return found[0]
 
 
@@ -114,6 +121,10 @@ def _code(config: Any, files: frozenset[str]) -> str | None:
     if outside := [name for name in named if "/" in name]:
         return f"the file name {outside[0]!r}, which leads out of its folder"
     for key, value in sorted(_parameters(config)):
+        if config.backend == tensorrt_llm.BACKEND and (
+            key in tensorrt_llm.PATHS or (key, value) == tensorrt_llm.WORKER
+        ):
+            continue  # tensorrt_llm.py looks where they lead; the program is the image's own
         if _LIBRARY_KEY.search(key) or _LIBRARY_VALUE.search(value):
             return f"the parameter {key}, which can name a library"
     return None

@@ -68,10 +68,12 @@ class TritonClient:
             IndexEntry(name=m.name, version=m.version, state=m.state, reason=m.reason) for m in response.models
         )
 
-    async def version_ready(self, name: str, version: int) -> bool:
-        """Whether exactly this version answers inference."""
+    async def version_ready(self, name: str, version: int | None) -> bool:
+        """Whether exactly this version, or with None the highest, answers inference."""
         try:
-            return bool(await _answer(self._client.is_model_ready(name, str(version), client_timeout=CALL_SECONDS)))
+            return bool(
+                await _answer(self._client.is_model_ready(name, _version(version), client_timeout=CALL_SECONDS))
+            )
         except TritonRefusedError:
             return False  # how Triton says that it does not know the model
 

@@ -25,27 +25,30 @@ class TritonMetrics:
     pending: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Requests that wait to be executed, by model, over its versions. Always 0 for an ensemble."""
     gpu_memory_used_bytes: int | None = None
-    """Of all GPUs that Triton sees together; None without one, and where Triton cannot tell (MIG)."""
+    """Of the fullest of the GPUs that Triton sees: a further instance runs on each of them, and so must fit there. None
+    without a GPU, and where Triton cannot tell (MIG)."""
     gpu_memory_total_bytes: int | None = None
+    """Of the same GPU."""
 
 
 def parse_metrics(text: str) -> TritonMetrics:
     """Read what `/metrics` says, in Prometheus' text format; what is no number is left out."""
     pending: dict[str, int] = {}
-    memory: dict[str, int] = {}
+    memory: dict[str, dict[str, int]] = {}
     for name, labels, said in _LINE.findall(text):
         try:
             value = max(0, int(float(said)))
         except (ValueError, OverflowError):
             continue
         if name != _PENDING:
-            memory[name] = memory.get(name, 0) + value
+            memory.setdefault(labels, {})[name] = value
         elif model := _MODEL.search(labels):
             pending[model[1]] = pending.get(model[1], 0) + value
+    fullest = max(memory.values(), key=lambda gpu: gpu.get(_USED, 0) / (gpu.get(_TOTAL) or 1), default={})
     return TritonMetrics(
         pending=MappingProxyType(pending),
-        gpu_memory_used_bytes=memory.get(_USED),
-        gpu_memory_total_bytes=memory.get(_TOTAL),
+        gpu_memory_used_bytes=fullest.get(_USED),
+        gpu_memory_total_bytes=fullest.get(_TOTAL),
     )
 
 

@@ -20,7 +20,7 @@ from conch.triton.onnx_signature import Signature, Tensor
 DEFAULT_MAX_BATCH_SIZE: Final = 32
 
 # onnx.TensorProto.DataType -> inference.DataType, by name so that reading it needs neither.
-_TYPES: Final = {
+TYPES: Final = {
     1: "TYPE_FP32",
     2: "TYPE_UINT8",
     3: "TYPE_INT8",
@@ -61,14 +61,14 @@ def onnx_config(signature: Signature, *, filename: str, max_batch_size: int | No
 
 
 def _describe(entry: Any, tensor: Tensor, *, batched: bool) -> None:
-    if tensor.element_type not in _TYPES:
+    if tensor.element_type not in TYPES:
         raise InvalidModelError(
             f"the graph's {tensor.name!r} has element type {tensor.element_type}, which Triton cannot serve; "
             "cast it in the graph"
         )
     entry.name = tensor.name
     entry.data_type = (
-        TritonConfig.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_name[_TYPES[tensor.element_type]].number
+        TritonConfig.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_name[TYPES[tensor.element_type]].number
     )
     dims = tensor.dims[1:] if batched else tensor.dims
     if dims:

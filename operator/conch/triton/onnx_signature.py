@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from conch.triton.errors import InvalidModelError
+from conch.triton.plain_file import open_plain
 
 Buffer = mmap.mmap
 
@@ -51,7 +52,10 @@ class Signature:
 def read_signature(file: Path) -> Signature:
     """Inputs (without those that are weights) and outputs in graph order; raises InvalidModelError."""
     try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+        with (
+            open_plain(file, name=file.name) as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as buffer,
+        ):
             return _Walker(buffer).signature()
     except (ValueError, IndexError) as error:
         raise InvalidModelError(

@@ -30,20 +30,21 @@ async def replay(
     if not model.one_answer:
         raise GoldenSetError("the model is decoupled or takes sequences, so that a request has no answer of its own")
     found: list[Difference] = []
-    for batch in _batches(samples, model.max_batch_size):
+    for batch in batches(samples, model.max_batch_size):
         found += await _ask(triton, name, version, batch, has_batch_axis=model.max_batch_size > 0)
     return tuple(found)
 
 
-def _batches(samples: Sequence[Sample], max_batch_size: int) -> Iterator[Sequence[Sample]]:
+def batches(samples: Sequence[Sample], max_batch_size: int) -> Iterator[Sequence[Sample]]:
+    """What is asked together: each sample alone, then as many as fit. An int8 model's answers depend on it."""
     yield from ([sample] for sample in samples)
     alike: dict[object, list[Sample]] = defaultdict(list)
     for sample in samples:
         alike[sample.batch_key].append(sample)
     if max_batch_size > 1:
         for group in alike.values():
-            batches = [group[start : start + max_batch_size] for start in range(0, len(group), max_batch_size)]
-            yield from (batch for batch in batches if len(batch) > 1)
+            full = [group[start : start + max_batch_size] for start in range(0, len(group), max_batch_size)]
+            yield from (batch for batch in full if len(batch) > 1)
 
 
 async def _ask(

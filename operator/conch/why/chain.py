@@ -49,6 +49,7 @@ def explain(seen: Seen) -> Report:
         revisions=tuple(_revision(role, served, owner, seen) for role, served in _revisions(owner)),
         pin=owner.status.source,
         fetch=owner.status.fetch,
+        cache=owner.status.cache,
         autoscaling=scaling,
         # Those that serve explain nothing.
         pods=None if pods is None else tuple(sorted(pods, key=lambda pod: (pod.ready, pod.name))),
@@ -156,6 +157,10 @@ def _problem(pod: ObservedPod) -> str:
         return pod.failure
     if pod.node_lost:
         return "its node does not answer any more"
+    if pod.missing_claims and pod.waits_for_scheduler:
+        return f"no claim of {', '.join(pod.missing_claims)} has been made for it yet"
+    if pod.waits_for_scheduler:
+        return f"the scheduler {pod.waits_for_scheduler} has said nothing of it yet"
     return "" if pod.scheduled else pod.unschedulable_message
 
 

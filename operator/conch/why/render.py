@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from conch.api.status import FetchProgress
+from conch.api.status import CacheStatus, FetchProgress
 from conch.why.render_scaling import scaling_parts
 from conch.why.report import ContainerRow, Outcome, PodRow, Report, RevisionRow, WarningRow
 from conch.why.words import ago, one_line, plain, size
@@ -75,7 +75,7 @@ def _print_checks(console: Console, report: Report, marks: Mapping[Outcome, str]
 
 
 def _print_seen(console: Console, report: Report, now: datetime, *, blocks: str) -> None:
-    if report.revisions or report.fetch or report.pin:
+    if report.revisions or report.fetch or report.pin or report.cache:
         _title(console, "Revisions" if report.observed else "Revisions, as the operator saw them last")
     for revision in report.revisions:
         console.print(plain(_revision(revision)))
@@ -84,6 +84,8 @@ def _print_seen(console: Console, report: Report, now: datetime, *, blocks: str)
         console.print(plain(f"Pinned: {report.pin.digest}{resolved}"))
     if report.fetch:
         console.print(plain(_fetch(report.fetch, now, blocks)))
+    if report.cache:
+        console.print(plain(_cache(report.cache)))
     if report.pods is not None:
         _title(console, "Pods")
         for sentence in _pods(report.pods, now):
@@ -115,6 +117,12 @@ def _fetch(progress: FetchProgress, now: datetime, blocks: str) -> str:
         f"Fetching: {bar}{size(progress.bytes)}{total}, {progress.files} files, "
         f"{size(progress.bytes_per_second)}/s, {ago(progress.observed_at, now)} ago"
     )
+
+
+def _cache(status: CacheStatus) -> str:
+    counts = f"Model cache: {status.hit} pods found the model there, {status.filled} fetched it into it"
+    without = f", {status.bypassed} did without" if status.bypassed else ""
+    return f"{counts}{without}. {status.message}"
 
 
 # Sentences, no table: with the names that pods and nodes have, a terminal leaves a last column no room.

@@ -5,7 +5,7 @@ Fields are added, never renamed. Every field is always there; null means that it
 
 from enum import StrEnum
 
-from conch.api.status import FetchProgress, PinnedSource
+from conch.api.status import CacheStatus, FetchProgress, PinnedSource
 from conch.api.types import ApiModel
 
 
@@ -162,6 +162,8 @@ class Report(ApiModel):
     revisions: tuple[RevisionRow, ...]
     pin: PinnedSource | None
     fetch: FetchProgress | None
+    cache: CacheStatus | None
+    """Null where pods are not made with a model cache."""
     autoscaling: ScalingRow | None
     """Null where the count is a fixed one, or the object is suspended."""
     pods: tuple[PodRow, ...] | None

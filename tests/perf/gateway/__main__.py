@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tests.cluster.ports import free_port
 from tests.cluster.progress import say, step
-from tests.perf.gateway import fleet, held, latency
+from tests.perf.gateway import fleet, guarded, held, latency
 from tests.perf.gateway.pod import Model, gateway_pod
 from tests.perf.gateway.report import Results, table
 from tests.perf.gateway.static_envoy import server
 from tests.perf.scale.loopback import enter
-from tests.stores.ports import free_port
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -28,10 +27,11 @@ def main(
     models: Annotated[int, typer.Option(help="Of the fleet; 0 leaves it out.", min=0, max=1000)] = 500,
     samples: Annotated[int, typer.Option(help="Single changes of each kind.", min=1)] = 40,
     held_repetitions: Annotated[int, typer.Option(help="Bursts of held requests.", min=1)] = 10,
+    guarded_rounds: Annotated[int, typer.Option(help="Loads with TLS and API keys; 0 leaves them out.", min=0)] = 8,
     json_path: Annotated[Path, typer.Option("--json", help="Where the figures go.")] = Path(".cluster/gateway.json"),
 ) -> None:
     """Measure a gateway: Envoy and `conch gateway` in a network of loopback alone. Needs root."""
-    enter(["-m", "tests.perf.gateway", *sys.argv[1:]])
+    enter("tests.perf.gateway")
     results = Results()
     try:
         asyncio.run(
@@ -42,6 +42,7 @@ def main(
                 models=models,
                 samples=samples,
                 held_repetitions=held_repetitions,
+                guarded_rounds=guarded_rounds,
             )
         )
     finally:
@@ -53,13 +54,22 @@ def main(
 
 
 async def _measure(
-    results: Results, *, rounds: int, seconds: float, models: int, samples: int, held_repetitions: int
+    results: Results,
+    *,
+    rounds: int,
+    seconds: float,
+    models: int,
+    samples: int,
+    held_repetitions: int,
+    guarded_rounds: int,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="conch-gateway-") as temporary:
         folder = Path(temporary)
         async with server(folder / "server"):
             if rounds:
                 await latency.measure(results, folder, rounds=rounds, seconds=seconds)
+            if guarded_rounds:
+                await guarded.measure(results, folder, rounds=guarded_rounds, seconds=seconds)
             await _held(results, folder, repetitions=held_repetitions)
             if models:
                 await fleet.measure(results, folder, models=models, samples=samples, held_repetitions=held_repetitions)

@@ -3,13 +3,14 @@
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from conch.api.pod import HTTP_PORT
+from tests.cluster.ports import free_port
 from tests.cluster.progress import step
 from tests.load import Load, Plan, Protocol, Stream, Tensor
 from tests.load.result import Quantiles
@@ -17,7 +18,6 @@ from tests.perf.gateway.pod import GatewayPod, Model, gateway_pod
 from tests.perf.gateway.report import Results
 from tests.perf.gateway.static_envoy import plain
 from tests.perf.scale.process import usage
-from tests.stores.ports import free_port
 
 RATIO_GOAL: Final = 1.05
 PROTOCOLS: Final = (Protocol.HTTP, Protocol.GRPC)
@@ -36,6 +36,8 @@ class Way:
     address: str
     envoy_pid: int | None = None
     pod: GatewayPod | None = None
+    stream: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the load's streams: what clients need to be let in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +52,35 @@ class Round:
 
 async def measure(results: Results, folder: Path, *, rounds: int, seconds: float) -> None:
     """Loads on each way in turn, so that all of them meet the same machine; the medians count."""
-    found: dict[str, list[Round]] = {}
     async with _ways(folder) as ways:
-        expected = rounds * len(ways) * (seconds + _WARM_SECONDS + 1.5)
-        with step(f"latency: {rounds} rounds of {len(ways)} loads", expected_seconds=expected):
-            for number in range(rounds):
-                # Each goes first as often as the others.
-                names = [*ways][number % len(ways) :] + [*ways][: number % len(ways)]
-                for name in names:
-                    one = await _round(ways[name], folder / f"load-{number}-{name}", seed=number, seconds=seconds)
-                    found.setdefault(name, []).append(one)
+        found = await compare("latency", ways, folder, rounds=rounds, seconds=seconds)
     _tell(results, found)
+
+
+async def compare(
+    what: str, ways: Mapping[str, Way], folder: Path, *, rounds: int, seconds: float
+) -> dict[str, list[Round]]:
+    """What each way's rounds found."""
+    found: dict[str, list[Round]] = {}
+    expected = rounds * len(ways) * (seconds + _WARM_SECONDS + 1.5)
+    with step(f"{what}: {rounds} rounds of {len(ways)} loads", expected_seconds=expected):
+        for number in range(rounds):
+            # Each goes first as often as the others.
+            names = [*ways][number % len(ways) :] + [*ways][: number % len(ways)]
+            for name in names:
+                one = await _round(ways[name], folder / f"load-{what}-{number}-{name}", seed=number, seconds=seconds)
+                found.setdefault(name, []).append(one)
+    return found
+
+
+def median_ms(rounds: Iterable[Round], protocol: Protocol, quantile: str) -> float:
+    """Of a quantile (`p50_ms`) over the rounds of a way."""
+    return statistics.median(float(getattr(each.latency[protocol], quantile)) for each in rounds)
+
+
+def cpu_microseconds(rounds: Sequence[Round]) -> float:
+    """Of Envoy, per request."""
+    return sum(each.envoy_cpu_seconds for each in rounds) / sum(each.requests for each in rounds) * 1e6
 
 
 @asynccontextmanager
@@ -97,6 +117,7 @@ def _load(way: Way, folder: Path, seed: int, seconds: float) -> Round:
             rate_per_second=_RATE_PER_SECOND,
             poisson=True,
             inputs=(_INPUT,),
+            **way.stream,
         )
         for protocol in PROTOCOLS
     )
@@ -131,7 +152,7 @@ def _tell(results: Results, found: Mapping[str, list[Round]]) -> None:
                 for name, rounds in found.items()
             }
             raw[f"{protocol}_{quantile}"] = values
-            medians = {name: statistics.median(each) for name, each in values.items()}
+            medians = {name: median_ms(each, protocol, quantile) for name, each in found.items()}
             what = f"{protocol} {quantile.removesuffix('_ms')}"
             results.add(f"{what}, ms", medians["gateway"], reference=medians["plain"], goal=RATIO_GOAL)
             results.add(
@@ -139,9 +160,6 @@ def _tell(results: Results, found: Mapping[str, list[Round]]) -> None:
                 medians["gateway"] - medians["direct"],
                 reference=medians["plain"] - medians["direct"],
             )
-    cpu = {
-        name: sum(each.envoy_cpu_seconds for each in rounds) / sum(each.requests for each in rounds) * 1e6
-        for name, rounds in found.items()
-    }
+    cpu = {name: cpu_microseconds(rounds) for name, rounds in found.items()}
     results.add("CPU of Envoy per request, us", cpu["gateway"], reference=cpu["plain"])
     results.raw["latency"] = raw

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
@@ -22,13 +23,14 @@ from conch.api.gateway_report import REPORT_PATH
 from conch.gateway.envoy.files import Kind
 from conch.gateway.settings import NAMESPACE_ENV, POD_ADDRESS_ENV, POD_NAME_ENV
 from conch.gateway.sync import ROUTE_CHANGED
-from tests.stores.ports import free_port
+from tests.cluster.ports import free_port
 from tests.support.async_waiting import until
 from tests.support.envoy import Envoy
 from tests.support.gateway_sidecar import NAMESPACE, TOKEN, FakeApi, workload_slice
 
 _NUMBER: Final = re.compile(r"\d+$")
 _WAIT_SECONDS: Final = 60
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _LOG_LOOK_SECONDS: Final = 0.005
 _LOOK_SECONDS: Final = 0.02
 """Between two questions for the report, where an answer is waited for: the sidecar has other things to do too."""
@@ -46,8 +48,16 @@ class Model:
 class GatewayPod:
     """Envoy and `conch gateway`, ready or about to be."""
 
-    def __init__(self, envoy: Envoy, api: FakeApi, session: aiohttp.ClientSession, report_port: int) -> None:
+    def __init__(
+        self,
+        envoy: Envoy,
+        api: FakeApi,
+        session: aiohttp.ClientSession,
+        report_port: int,
+        env: Mapping[str, str],
+    ) -> None:
         self.envoy, self.api = envoy, api
+        self._env = env
         self._session, self._report_port = session, report_port
         self.sidecar: subprocess.Popen[bytes] | None = None
         self._log = envoy.folder.parent / "sidecar.log"
@@ -88,7 +98,9 @@ class GatewayPod:
         }
         command = ["setpriv", "--pdeathsig", "KILL", "--", str(Path(sys.executable).with_name("conch")), "gateway"]
         with self._log.open("wb") as out:
-            self.sidecar = subprocess.Popen(command, env=os.environ | settings, stdout=out, stderr=subprocess.STDOUT)
+            self.sidecar = subprocess.Popen(
+                command, env=os.environ | settings | dict(self._env), stdout=out, stderr=subprocess.STDOUT
+            )
 
     def stop(self) -> None:
         """Kill both."""
@@ -214,14 +226,14 @@ class GatewayPod:
 
 
 @asynccontextmanager
-async def gateway_pod(folder: Path, *, concurrency: int) -> AsyncIterator[GatewayPod]:
-    """Not started yet, so that there may be models before."""
+async def gateway_pod(folder: Path, *, concurrency: int, env: Mapping[str, str] = NOTHING) -> AsyncIterator[GatewayPod]:
+    """Not started yet, so that there may be models before. `env` is what the sidecar is told besides."""
     async with AsyncExitStack() as stack:
         api = FakeApi()
         await api.start()
         stack.push_async_callback(api.stop)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        pod = GatewayPod(Envoy(folder, concurrency=concurrency), api, session, free_port("127.0.0.1"))
+        pod = GatewayPod(Envoy(folder, concurrency=concurrency), api, session, free_port("127.0.0.1"), env)
         stack.callback(pod.stop)
         yield pod
 

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from conch.api.pod import GRPC_PORT, HTTP_PORT
 from conch.gateway.envoy.bootstrap import TYPE_PREFIX
-from tests.stores.ports import free_port
+from tests.cluster.ports import free_port
 from tests.support.async_waiting import until
 from tests.support.envoy import PROGRAM
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tests.cluster import binaries, preconditions
 from tests.cluster.progress import console, say
 from tests.perf.scale import phases
 from tests.perf.scale.loopback import enter
@@ -36,11 +34,7 @@ def main(
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure the operator on many objects: a real API server, fake nodes, a network of loopback alone. Needs root."""
-    # Before the network is gone: something may have to be fetched.
-    preconditions.check()
-    preconditions.install_packages()
-    binaries.ensure(*_PROGRAMS)
-    enter(["-m", "tests.perf.scale", *sys.argv[1:]])
+    enter("tests.perf.scale", programs=_PROGRAMS)
     results = Results()
     try:
         asyncio.run(

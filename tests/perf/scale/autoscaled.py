@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ import typer
 from rich.table import Table
 
 from conch.kube.resources import DEPLOYMENTS, MODEL_DEPLOYMENTS
-from tests.cluster import binaries, preconditions
 from tests.cluster.progress import console, say, step
 from tests.perf.scale import audit
 from tests.perf.scale.busy_pods import is_steady
@@ -40,7 +38,7 @@ GOALS: Final[Mapping[str, float]] = {
     "word_to_write_p99_seconds": 0.5,
 }
 _WORDS: Final[Mapping[str, str]] = {
-    "ready_seconds": "all created at once and Ready, s",
+    "ready_seconds": "all created at once, until each was Ready, s",
     "learning_cores": "the first minute, while most is learnt: operator, cores",
     "learnt_objects": "objects whose curve is known after it",
     "operator_cores": "the minute after: operator, cores",
@@ -68,10 +66,7 @@ def main(
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure the autoscaler: a real API server, fake nodes, pods, agents and gateways in a network of loopback."""
-    preconditions.check()
-    preconditions.install_packages()
-    binaries.ensure(*_PROGRAMS)
-    enter(["-m", "tests.perf.scale.autoscaled", *sys.argv[1:]])
+    enter("tests.perf.scale.autoscaled", programs=_PROGRAMS)
     figures: dict[str, float] = {}
     try:
         asyncio.run(_measure(figures, objects, steps=steps, seconds=seconds))
@@ -89,7 +84,7 @@ async def _measure(figures: dict[str, float], objects: int, *, steps: int, secon
             with step(f"{objects} autoscaled ModelDeployments", expected_seconds=objects * 0.1):
                 started = time.monotonic()
                 await made.create(MODEL_DEPLOYMENTS, (_autoscaled(index) for index in range(objects)))
-                await ready.reached(objects, "models Ready", seconds=900)
+                await ready.were_once(objects, "models Ready", seconds=900)
                 figures["ready_seconds"] = time.monotonic() - started
             await ready.stop()
             with step("learning", expected_seconds=seconds):

@@ -37,7 +37,7 @@ def bare_children(
     """
     metadata = {**model["metadata"], "namespace": namespace, "uid": "none", "resourceVersion": "1"}
     images = ImageSettings(triton="localhost/triton:dev", agent="localhost/conch:dev")
-    policy = installation_policy(OperatorSettings(images=images))
+    policy = installation_policy(OperatorSettings(images=images), namespace="conch-system")
     planned = plan(
         owner=parse({**model, "metadata": metadata}), observed=_OBSERVED, policy=policy, now=datetime.now(UTC)
     )

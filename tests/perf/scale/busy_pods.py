@@ -48,6 +48,12 @@ def service_seconds(index: int) -> tuple[float, float]:
     return 0.020 + 0.001 * (index % 17), 0.010 + 0.001 * (index % 7)
 
 
+def _ceiling(index: int) -> float:
+    """Requests per second that one server of a model does at most."""
+    base, each = service_seconds(index)
+    return MAX_BATCH / (base + MAX_BATCH * each)
+
+
 class Traffic:
     """Requests of all models, as chance lets them come (Poisson): 12 to 16 a second of each."""
 
@@ -55,6 +61,8 @@ class Traffic:
         self._chance = np.random.default_rng(0)
         self._rates = 12.0 + np.arange(MOST) % 5
         self._factors = np.ones(MOST)
+        self._ceilings = np.array([_ceiling(index) for index in range(MOST)])
+        self._stepped_at = np.full(MOST, np.inf)
         self._phases = self._chance.uniform(0, _BURST_EVERY_SECONDS, MOST)
         self._bursting = np.array([not is_steady(index) for index in range(MOST)])
         self._arrivals: dict[str, np.ndarray] = {}
@@ -62,7 +70,8 @@ class Traffic:
 
     async def step(self, request: web.Request) -> web.Response:
         """Five times as much of a model from now on."""
-        self._factors[index_of(request.query["name"])] = STEP
+        index = index_of(request.query["name"])
+        self._factors[index], self._stepped_at[index] = STEP, time.monotonic()
         return web.json_response({"at": time.time()})
 
     def arrivals(self, gateway: str) -> np.ndarray:
@@ -78,6 +87,12 @@ class Traffic:
         """Requests per second of each model."""
         in_burst = self._bursting & ((now + self._phases) % _BURST_EVERY_SECONDS < _BURST_SECONDS)
         return self._rates * self._factors * np.where(in_burst, _BURST_FACTOR, 1.0)
+
+    def in_flight(self, now: float) -> np.ndarray:
+        """Requests of each model at its servers: after a step, what its one server does not get done waits there."""
+        rates, since = self.rates(now), np.maximum(0.0, now - self._stepped_at)
+        there: np.ndarray = rates * 0.05 + np.maximum(0.0, rates - self._ceilings) * since
+        return there
 
     def executed(self, index: int) -> int:
         """Requests of a model that were answered so far."""
@@ -129,16 +144,20 @@ class BusyGateways(StubGateways):
     def __init__(self, client: KubeClient, *, token_file: Path, traffic: Traffic) -> None:
         super().__init__(client, token_file=token_file)
         self._busy = traffic
+        self._came_before: dict[tuple[str, int], int] = {}
+        """Requests of a model before a gateway had a port for it: nobody has counted those."""
 
     def body(self, gateway: str) -> bytes:
         """A new report each time."""
         arrivals = self._busy.arrivals(gateway)
-        in_flight = np.rint(self._busy.rates(time.monotonic()) * 0.05 / _GATEWAYS).astype(int)
+        in_flight = np.rint(self._busy.in_flight(time.monotonic()) / _GATEWAYS).astype(int)
         objects = {}
         for (namespace, name), traffic in self.traffic.items():
             if traffic is not None:
                 index = index_of(name)
-                objects[f"{namespace}/{name}"] = _busy(traffic, int(arrivals[index]), int(in_flight[index]))
+                came = int(arrivals[index])
+                counted = came - self._came_before.setdefault((gateway, index), came)
+                objects[f"{namespace}/{name}"] = _busy(traffic, counted, int(in_flight[index]))
         report = GatewayReport(gateway=gateway, epoch="stub", version="stub", objects=objects)
         return report.model_dump_json(by_alias=True).encode()
 

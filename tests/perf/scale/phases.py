@@ -36,6 +36,7 @@ _STORED_KINDS: Final = (
     "services/endpoints",
     "endpointslices",
     "poddisruptionbudgets",
+    "networkpolicies",
     "events",
 )
 
@@ -78,7 +79,8 @@ async def bare(world: World, results: Results, objects: int) -> None:
         await available.reached(objects, "bare Deployments available", seconds=_LONG_SECONDS)
         results.note(bare_ready_seconds=time.monotonic() - started)
     with step("removing them"):
-        kinds = "deployments,services,configmaps,controllerrevisions,secrets,endpointslices,poddisruptionbudgets"
+        kinds = "deployments,services,configmaps,controllerrevisions,secrets,endpointslices"
+        kinds += ",poddisruptionbudgets,networkpolicies"
         world.api.kubectl("delete", kinds, "-l", "conch.dev/model-deployment", "-n", FLOOR, "--wait=false")
         await pods.reached(0, "pods left", seconds=_LONG_SECONDS)
     for count in (available, pods):

@@ -6,13 +6,14 @@ A report is made as the real sidecar makes it, so that it is as long; only the s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
-from conch.api.gateway_report import REPORT_PATH, WAKES_PATH, GatewayReport, ObjectTraffic, Wake
+from conch.api.gateway_report import COUNTED_AT_HEADER, REPORT_PATH, WAKES_PATH, GatewayReport, ObjectTraffic, Wake
 from conch.gateway.projections import project_object
 from conch.gateway.sync import RouteState
 from conch.gateway.traffic import Counts, object_traffic
@@ -49,7 +50,8 @@ class StubGateways:
         await self.traffic.synced.wait()
         assert request.transport is not None
         body = self.body(request.transport.get_extra_info("sockname")[0])
-        return web.Response(body=body, content_type="application/json")
+        headers = {COUNTED_AT_HEADER: repr(time.monotonic())}
+        return web.Response(body=body, content_type="application/json", headers=headers)
 
     def body(self, gateway: str) -> bytes:
         """A gateway's report."""

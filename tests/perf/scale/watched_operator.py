@@ -24,10 +24,10 @@ class _Watch:
         self.word_at = 0.0
         self.name = ""
 
-    def take(self, reports: GatewayReports, name: str, body: bytes) -> None:
+    def take(self, reports: GatewayReports, name: str, body: bytes, counted: float | None) -> None:
         # Before it is read: reading it is part of what is measured.
         self.word_at = time.time()
-        _take(reports, name, body)
+        _take(reports, name, body, counted)
 
     def look(self, scaler: Autoscaler, key: ObjectKey) -> None:
         self.name = key[1]

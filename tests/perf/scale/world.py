@@ -22,6 +22,7 @@ from conch.kube.resources import DEPLOYMENTS, MODEL_DEPLOYMENTS, PODS, Resource
 from tests import generate
 from tests.cluster import binaries, waiting
 from tests.cluster.apiserver import ApiServer
+from tests.cluster.ports import free_port
 from tests.cluster.processes import Processes
 from tests.perf.scale import audit
 from tests.perf.scale.bare_children import bare_children
@@ -59,6 +60,7 @@ class Count:
         selector: str = "",
     ) -> None:
         self._values: dict[ObjectKey, object] = {}
+        self._ever: set[ObjectKey] = set()
         self._changed = asyncio.Event()
         self._reflector: Reflector[object] = Reflector(
             client, resource, project=holds, on_change=self._take, label_selector=selector
@@ -68,6 +70,8 @@ class Count:
     def _take(self, key: ObjectKey, before: object, after: object) -> None:
         del before
         self._values[key] = after
+        if after:
+            self._ever.add(key)
         self._changed.set()
 
     def value(self, key: ObjectKey) -> object:
@@ -93,6 +97,11 @@ class Count:
         """Wait until exactly this many are so."""
         await self._reflector.synced.wait()
         await self.until(lambda: self.number == number, f"{number} {what}", seconds=seconds)
+
+    async def were_once(self, number: int, what: str, *, seconds: float) -> None:
+        """Wait until so many have been so, each for a moment at least: of what scales, never all are at once."""
+        await self._reflector.synced.wait()
+        await self.until(lambda: len(self._ever) >= number, f"{number} {what} once", seconds=seconds)
 
     async def stop(self) -> None:
         """End the watch."""
@@ -185,7 +194,7 @@ class World:
 
     def delayed(self, seconds: float) -> int:
         """Start a relay that delays each call to the API server; returns its port."""
-        (port,) = waiting.free_ports(1)
+        port = free_port()
         target = self.api.server.rpartition(":")[2]
         self._extras.start(
             "relay",
@@ -215,7 +224,7 @@ async def world(*, profiling: bool, pods: str = "tests.perf.scale.stub_pods") ->
         extras = Processes(records=api.state / "extras", logs=api.logs)
         try:
             _install_chart(api)
-            _start_nodes(api, extras, programs)
+            start_nodes(api, extras, programs)
             token = api.state / "gateway-token"
             extras.start(
                 "pods",
@@ -291,7 +300,8 @@ def _await_gateways(api: ApiServer) -> None:
     api.kubectl(*wait, f"--selector={selector}", f"--namespace={generate.NAMESPACE}")
 
 
-def _start_nodes(api: ApiServer, extras: Processes, programs: Path) -> None:
+def start_nodes(api: ApiServer, extras: Processes, programs: Path, stages: Path = _STAGES) -> None:
+    """Fake nodes that are Ready, kept by kwok, which does with pods what `stages` says."""
     room = {"cpu": "8000", "memory": "64Ti", "pods": str(_POD_ROOM), "nvidia.com/gpu": str(_POD_ROOM)}
     room["ephemeral-storage"] = "1Pi"
     nodes = [
@@ -309,7 +319,7 @@ def _start_nodes(api: ApiServer, extras: Processes, programs: Path) -> None:
         [
             str(programs / "kwok"),
             f"--kubeconfig={api.kubeconfig}",
-            f"--config={_STAGES}",
+            f"--config={stages}",
             "--manage-all-nodes=true",
             f"--cidr={POD_RANGE}",
             "--node-ip=10.64.0.1",

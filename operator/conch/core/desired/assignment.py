@@ -1,10 +1,11 @@
 """The ConfigMap that tells a workload's agents what to serve."""
 
 import json
+from typing import Any
 
 from conch.api import names, pod
-from conch.api.assignment import Assignment, Pin
-from conch.api.model import ModelConfig
+from conch.api.assignment import AssignedModel, Assignment, Pin
+from conch.api.model import ModelConfig, ServedModel
 from conch.api.model_deployment import ModelDeployment
 from conch.api.source_policy import SourcePolicy
 from conch.api.spec import ModelDeploymentSpec
@@ -14,15 +15,21 @@ from conch.core.observed import ChildKind, WorkloadRecord
 
 def assignment_of(owner: ModelDeployment, spec: ModelDeploymentSpec, revision: str) -> Assignment:
     """What the pods of this revision must have loaded."""
-    model = spec.model
     return Assignment(
         revision=revision,
-        name=model.name or owner.name,
-        version=model.version,
-        source=model.source,
-        format=model.format,
-        config=model.config or ModelConfig(),
+        **_served(spec.model, spec.model.name or owner.name),
+        models=tuple(AssignedModel(**_served(further, further.name)) for further in spec.models),
     )
+
+
+def _served(model: ServedModel, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": model.version,
+        "source": model.source,
+        "format": model.format,
+        "config": model.config or ModelConfig(),
+    }
 
 
 def assignment_config_map(

@@ -1,6 +1,7 @@
 """The Deployment of a workload."""
 
-import json
+from collections.abc import Mapping
+from typing import Any
 
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
@@ -8,21 +9,24 @@ from conch.core.desired.object import DesiredObject, child
 from conch.core.observed import ChildKind, WorkloadRecord
 
 
-def deployment(owner: ModelDeployment, record: WorkloadRecord, replicas: int) -> DesiredObject:
-    """The Deployment with the pod template that the workload was created with."""
+def deployment(
+    owner: ModelDeployment, record: WorkloadRecord, template: Mapping[str, Any], replicas: int
+) -> DesiredObject:
+    """The Deployment with the pod template that the workload was created with, or that without the model cache."""
+    queue = template["metadata"]["labels"].get(names.LABEL_QUEUE)
     return child(
         owner,
         ChildKind.DEPLOYMENT,
         names.workload_object(owner.name, record.workload),
-        labels=names.workload_labels(owner.name, record.workload),
+        labels=names.workload_labels(owner.name, record.workload) | names.queue_labels(queue),
         fields={
             "spec": {
                 "replicas": replicas,
-                # The template of a workload never changes; should it ever, a GPU that is not there must not be needed.
+                # A template changes only when it loses the model cache: a GPU that is not there must not be needed.
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
                 "revisionHistoryLimit": 1,
                 "selector": {"matchLabels": names.workload_selector(owner.name, record.workload)},
-                "template": json.loads(record.pod_template_json),
+                "template": template,
             }
         },
     )

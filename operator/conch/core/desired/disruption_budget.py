@@ -1,15 +1,26 @@
 """The PodDisruptionBudgets: a drained node takes one replica at a time, and the only one last."""
 
+from typing import Final
+
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.object import DesiredObject, child
+from conch.core.evictions import Evictions
 from conch.core.observed import ChildKind
+
+_LIMIT: Final = {
+    Evictions.ONE_AT_A_TIME: {"maxUnavailable": 1},
+    Evictions.ONE_STAYS: {"minAvailable": 1},
+    # Of two, one of which never comes, a maximum of one is away already.
+    Evictions.ANY: {"minAvailable": 0},
+    Evictions.NONE: {"maxUnavailable": 0},
+}
 
 
 def disruption_budget(
-    owner: ModelDeployment, workload: str, *, keeps_one: bool, is_candidate: bool = False
+    owner: ModelDeployment, workload: str, *, evictions: Evictions, is_candidate: bool = False
 ) -> DesiredObject:
-    """One pod of a workload that serves may be away; with `keeps_one` only if another is ready.
+    """Of the pods of a workload that serves.
 
     Pods that are not ready never hold a drain up. So each of two revisions has a budget of its own: in one for both,
     those of the new one that wait for room would count as away. A candidate's is named after its workload.
@@ -22,7 +33,7 @@ def disruption_budget(
         labels=names.object_labels(owner.name),
         fields={
             "spec": {
-                **({"minAvailable": 1} if keeps_one else {"maxUnavailable": 1}),
+                **_LIMIT[evictions],
                 "unhealthyPodEvictionPolicy": "AlwaysAllow",
                 "selector": {"matchLabels": names.workload_selector(owner.name, workload)},
             }

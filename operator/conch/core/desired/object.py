@@ -15,6 +15,7 @@ _API_VERSIONS: Final[Mapping[ChildKind, str]] = {
     ChildKind.CONTROLLER_REVISION: "apps/v1",
     ChildKind.DEPLOYMENT: "apps/v1",
     ChildKind.ENDPOINT_SLICE: "discovery.k8s.io/v1",
+    ChildKind.NETWORK_POLICY: "networking.k8s.io/v1",
     ChildKind.POD_DISRUPTION_BUDGET: "policy/v1",
     ChildKind.SECRET: "v1",
     ChildKind.SERVICE: "v1",

@@ -5,6 +5,7 @@ the assignment, so that it can change without other pods. The model's name is in
 the probes, /dev/shm and the way of stopping are in the design's list of Triton facts.
 """
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -12,24 +13,30 @@ from conch.api import names, pod
 from conch.api.canonical import quantity
 from conch.api.model import ModelStorage
 from conch.api.model_deployment import ModelDeployment
-from conch.api.source import ClaimSource
-from conch.api.spec import EnvVar, Gpu, ModelDeploymentSpec, Scheduling
+from conch.api.runtime import EnvVar
+from conch.api.spec import ModelDeploymentSpec
 from conch.api.triton_arguments import triton_arguments
+from conch.core.desired.model_cache import cache_env, cache_group, cache_mounts, cache_volumes
+from conch.core.desired.placement import devices_env, placement
+from conch.core.desired.source_volumes import (
+    claim_mounts,
+    claim_volumes,
+    claims,
+    credentials_mounts,
+    credentials_volumes,
+)
 from conch.core.policy import InstallationPolicy
 
 _MODEL_VOLUME: Final = "model"
 _ASSIGNMENT_VOLUME: Final = "assignment"
 _SHARED_MEMORY_VOLUME: Final = "shared-memory"
 _SCRATCH_VOLUME: Final = "tmp"
-_CLAIM_VOLUME: Final = "source"
-_CREDENTIALS_VOLUME: Final = "source-credentials"
 
 _AZURE_IDENTITY: Final = "azure.workload.identity/use"
 
 _FILE_SYSTEM_SHARE: Final = Decimal("0.95")
 """Of a volume's size: the rest is the file system's own."""
 
-_LOST_NODE_SECONDS: Final = 30
 _STOP_MARGIN_SECONDS: Final = 10
 
 _RESTRICTED: Final[dict[str, Any]] = {
@@ -43,9 +50,14 @@ def pod_template(
 ) -> dict[str, Any]:
     """The pod template of a workload, as an apply configuration; passes PodSecurity `restricted`."""
     model_name = spec.model.named(owner.name).name
+    if claims(spec):
+        # What lies on a claim is not cached, nor what is served beside it.
+        policy = replace(policy, model_cache=None)
     return {
         "metadata": {
-            "labels": names.workload_labels(owner.name, workload) | _identity_labels(spec),
+            "labels": names.workload_labels(owner.name, workload)
+            | names.queue_labels(spec.scheduling.queue_name)
+            | _identity_labels(spec),
             "annotations": {"kubectl.kubernetes.io/default-container": pod.TRITON_CONTAINER},
         },
         "spec": {
@@ -59,19 +71,12 @@ def pod_template(
                 "seccompProfile": {"type": "RuntimeDefault"},
                 # A fresh volume belongs to root, an emptyDir to everybody.
                 **({"fsGroup": pod.USER_ID} if spec.model.storage else {}),
+                **cache_group(policy),
             },
             "initContainers": [_agent(owner, spec, policy)],
             "containers": [_triton(owner, spec, policy, str(model_name))],
             "volumes": _volumes(owner, spec, workload, policy),
-            "topologySpreadConstraints": [
-                {
-                    "maxSkew": 1,
-                    "topologyKey": "kubernetes.io/hostname",
-                    "whenUnsatisfiable": "ScheduleAnyway",
-                    "labelSelector": {"matchLabels": names.workload_selector(owner.name, workload)},
-                }
-            ],
-            **_scheduling(spec.scheduling, spec.gpu),
+            **placement(spec.scheduling, spec.gpu, names.workload_selector(owner.name, workload)),
             **({"serviceAccountName": spec.service_account_name} if spec.service_account_name else {}),
             **(
                 {"imagePullSecrets": [{"name": secret.name} for secret in spec.image_pull_secrets]}
@@ -84,19 +89,8 @@ def pod_template(
 
 def _identity_labels(spec: ModelDeploymentSpec) -> dict[str, str]:
     """Azure gives a service account's identity only to pods that ask for it."""
-    wanted = spec.service_account_name and spec.model.source.place.scheme == "az"
+    wanted = spec.service_account_name and any(source.place.scheme == "az" for source in spec.sources.values())
     return {_AZURE_IDENTITY: "true"} if wanted else {}
-
-
-def _claim(spec: ModelDeploymentSpec) -> str | None:
-    place = spec.model.source.place
-    return place.claim if isinstance(place, ClaimSource) else None
-
-
-def _claim_mounts(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
-    """The agent verifies a claim's files, and Triton reads them where they are."""
-    mount = {"name": _CLAIM_VOLUME, "mountPath": pod.SOURCE_CLAIM_FOLDER, "readOnly": True}
-    return [mount] if _claim(spec) else []
 
 
 def _model_bytes(spec: ModelDeploymentSpec, policy: InstallationPolicy) -> int:
@@ -104,6 +98,12 @@ def _model_bytes(spec: ModelDeploymentSpec, policy: InstallationPolicy) -> int:
     if spec.model.storage is None:
         return int(quantity(policy.model_volume_limit))
     return int(quantity(spec.model.storage.size) * _FILE_SYSTEM_SHARE)
+
+
+def _cpus_env(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    """Where models compute on the CPU, the agent divides it among them; beside a GPU that is the author's to say."""
+    cpus = format(quantity(spec.runtime.resources.cpu).normalize(), "f")
+    return [] if spec.gpu.wanted else [{"name": pod.TRITON_CPUS_ENV, "value": cpus}]
 
 
 def _grace_seconds(policy: InstallationPolicy) -> int:
@@ -117,10 +117,10 @@ def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: Installati
         {"name": _ASSIGNMENT_VOLUME, "mountPath": pod.ASSIGNMENT_FOLDER, "readOnly": True},
         {"name": _MODEL_VOLUME, "mountPath": pod.MODEL_FOLDER},
         {"name": _SCRATCH_VOLUME, "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
-        *_claim_mounts(spec),
+        *claim_mounts(spec),
+        *cache_mounts(policy, read_only=False),
+        *credentials_mounts(spec),
     ]
-    if spec.model.source.credentials_secret_ref:
-        mounts.append({"name": _CREDENTIALS_VOLUME, "mountPath": pod.CREDENTIALS_FOLDER, "readOnly": True})
     disk = {} if spec.model.storage else {"ephemeral-storage": policy.model_volume_request}
     return {
         "name": pod.AGENT_CONTAINER,
@@ -130,8 +130,11 @@ def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: Installati
         "args": ["agent"],
         "env": [
             {"name": pod.MODEL_BYTES_ENV, "value": str(_model_bytes(spec, policy))},
+            {"name": pod.TRITON_IMAGE_ENV, "value": _triton_image(spec, policy)},
+            *cache_env(policy),
             {"name": pod.PROPAGATION_ENV, "value": str(int(policy.endpoint_propagation.total_seconds()))},
             {"name": pod.DRAIN_ENV, "value": str(int(policy.drain_timeout.total_seconds()))},
+            *_cpus_env(spec),
             _admin_key_env(owner),
         ],
         "ports": [{"name": "agent", "containerPort": pod.AGENT_PORT, "protocol": "TCP"}],
@@ -156,15 +159,20 @@ def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: Installati
     }
 
 
+def _triton_image(spec: ModelDeploymentSpec, policy: InstallationPolicy) -> str:
+    return spec.runtime.image or policy.triton_image
+
+
 def _triton(
     owner: ModelDeployment, spec: ModelDeploymentSpec, policy: InstallationPolicy, model_name: str
 ) -> dict[str, Any]:
     runtime = spec.runtime
-    gpus = {spec.gpu.resource: str(spec.gpu.count)} if spec.gpu.count else {}
+    gpus = {spec.gpu.resource: str(spec.gpu.counted)} if spec.gpu.counted else {}
     resources = {"cpu": runtime.resources.cpu, "memory": runtime.resources.memory, **gpus}
+    claims = {"claims": [{"name": claim.name} for claim in spec.gpu.claims]} if spec.gpu.claims else {}
     return {
         "name": pod.TRITON_CONTAINER,
-        "image": runtime.image or policy.triton_image,
+        "image": _triton_image(spec, policy),
         "imagePullPolicy": policy.image_pull_policy,
         "args": [
             "tritonserver",
@@ -176,13 +184,13 @@ def _triton(
             ),
         ],
         # The key last: a variable may name only those that stand before it.
-        "env": [*_devices_env(spec.gpu), *(_plain_env(env) for env in runtime.env), _admin_key_env(owner)],
+        "env": [*devices_env(spec.gpu), *(_plain_env(env) for env in runtime.env), _admin_key_env(owner)],
         "ports": [
             {"name": "http", "containerPort": pod.HTTP_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": pod.GRPC_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": pod.METRICS_PORT, "protocol": "TCP"},
         ],
-        "resources": {"requests": resources, "limits": resources},
+        "resources": {"requests": resources, "limits": resources, **claims},
         # An empty server is up in seconds; what takes minutes is the image's start on a cold disk and CUDA.
         "startupProbe": {
             "httpGet": {"path": "/v2/health/live", "port": pod.HTTP_PORT},
@@ -210,14 +218,10 @@ def _triton(
         "volumeMounts": [
             {"name": _MODEL_VOLUME, "mountPath": pod.MODEL_FOLDER, "readOnly": True},
             {"name": _SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod's own
-            *_claim_mounts(spec),
+            *claim_mounts(spec),
+            *cache_mounts(policy, read_only=True),
         ],
     }
-
-
-def _devices_env(gpu: Gpu) -> list[dict[str, Any]]:
-    """CUDA's images ask for all of the node's GPUs; a container runtime that listens to that gives them uncounted."""
-    return [] if gpu.count else [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
 
 
 def _plain_env(env: EnvVar) -> dict[str, Any]:
@@ -233,18 +237,15 @@ def _admin_key_env(owner: ModelDeployment) -> dict[str, Any]:
 def _volumes(
     owner: ModelDeployment, spec: ModelDeploymentSpec, workload: str, policy: InstallationPolicy
 ) -> list[dict[str, Any]]:
-    volumes: list[dict[str, Any]] = [
+    return [
         {"name": _ASSIGNMENT_VOLUME, "configMap": {"name": names.workload_object(owner.name, workload)}},
         _model_volume(owner, spec.model.storage, workload, policy),
         {"name": _SHARED_MEMORY_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": spec.runtime.shared_memory}},
         {"name": _SCRATCH_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}},
+        *claim_volumes(spec),
+        *cache_volumes(policy),
+        *credentials_volumes(spec),
     ]
-    if claim := _claim(spec):
-        volumes.append({"name": _CLAIM_VOLUME, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-    if secret := spec.model.source.credentials_secret_ref:
-        # Optional: without the Secret the pod would hang unexplained; so its agent says what is missing.
-        volumes.append({"name": _CREDENTIALS_VOLUME, "secret": {"secretName": secret.name, "optional": True}})
-    return volumes
 
 
 def _model_volume(
@@ -259,37 +260,3 @@ def _model_volume(
     }
     template = {"metadata": {"labels": names.workload_labels(owner.name, workload)}, "spec": claim}
     return {"name": _MODEL_VOLUME, "ephemeral": {"volumeClaimTemplate": template}}
-
-
-def _scheduling(scheduling: Scheduling, gpu: Gpu) -> dict[str, Any]:
-    tolerations: list[dict[str, Any]] = [
-        # Without what is empty, as the API server keeps it.
-        {key: value for key, value in toleration.to_wire().items() if value != ""}
-        for toleration in scheduling.tolerations
-    ]
-    if gpu.count:
-        tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
-    # The default is five minutes: too long for a replica that a lost node took along.
-    tolerations += [
-        {
-            "key": f"node.kubernetes.io/{taint}",
-            "operator": "Exists",
-            "effect": "NoExecute",
-            "tolerationSeconds": _LOST_NODE_SECONDS,
-        }
-        for taint in ("not-ready", "unreachable")
-    ]
-    fields: dict[str, Any] = {"tolerations": tolerations}
-    if scheduling.node_selector:
-        fields["nodeSelector"] = dict(scheduling.node_selector)
-    if scheduling.priority_class_name:
-        fields["priorityClassName"] = scheduling.priority_class_name
-    if scheduling.runtime_class_name:
-        fields["runtimeClassName"] = scheduling.runtime_class_name
-    if gpu.products:
-        product = {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(gpu.products)}
-        terms = [{"matchExpressions": [product]}]
-        fields["affinity"] = {
-            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-        }
-    return fields

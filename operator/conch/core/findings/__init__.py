@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from conch.core.finding import Finding
-from conch.core.findings import children, gateways, model, pods, rollout, spec
+from conch.core.findings import children, gateways, model, pods, rollout, scheduler, spec
 from conch.core.situation import Situation
 
 Check = Callable[[Situation], Finding | None]
@@ -32,6 +32,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     pods.pods_are_not_evicted,
     pods.pods_have_volumes,
     pods.pods_have_a_node,
+    scheduler.a_scheduler_looks_at_the_pods,
     model.agents_can_be_asked,
     model.pods_serve_the_pinned_files,
     rollout.the_golden_set_passes,

@@ -5,7 +5,7 @@ from conch.api.gateway import GatewayMode
 from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType, TrafficShare
 from conch.core.acknowledgement import lagging
-from conch.core.finding import Finding, progressing, stalled
+from conch.core.finding import UNREACHABLE, Finding, progressing, stalled
 from conch.core.observed import ChildKind
 from conch.core.situation import Situation
 
@@ -98,7 +98,7 @@ def _every_gateway_follows(situation: Situation) -> Finding | None:
             return progressing(
                 Reason.GATEWAY_SILENT,
                 f"Gateway {gateway.name} does not answer the operator at port {gateway_pod.REPORT_PORT}; it may not "
-                "know yet where requests shall go. Let a NetworkPolicy allow that port.",
+                f"know yet where requests shall go. {UNREACHABLE}",
             )
     if behind:
         words = next((each.traffic.waits_for for each in behind if each.traffic and each.traffic.waits_for), "")

@@ -3,7 +3,7 @@
 from conch.api.assignment import AgentPhase
 from conch.api.pod import AGENT_CONTAINER, AGENT_PORT
 from conch.api.reasons import Reason
-from conch.core.finding import Finding, progressing, stalled
+from conch.core.finding import UNREACHABLE, Finding, progressing, stalled
 from conch.core.observed import ObservedPod
 from conch.core.pod_trouble import failed_agent
 from conch.core.situation import Situation
@@ -24,7 +24,7 @@ def agents_can_be_asked(situation: Situation) -> Finding | None:
             return stalled(
                 Reason.AGENT_UNREACHABLE,
                 f"The agent of pod {pod.name} runs, but the operator cannot reach it at port {AGENT_PORT} to verify "
-                "what it fetched and serves. Let a NetworkPolicy allow that port from the operator's namespace.",
+                f"what it fetched and serves. {UNREACHABLE}",
             )
     return None
 

@@ -3,15 +3,18 @@
 from datetime import timedelta
 from typing import Final
 
+from conch.api import names
 from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.autoscaling import autoscaling_of
+from conch.core.cache_fallback import claim_of, may_be_of_cache
 from conch.core.finding import EXCEEDED_QUOTA, Finding, blocked, progressing, stalled
+from conch.core.observed import DEVICES_ALLOCATED
 from conch.core.pod_trouble import crash_loop, missing_configuration, missing_image
 from conch.core.situation import Situation
+from conch.core.waiting_for_volume import names_claim, waiting_for_volume
 
 _RECENTLY: Final = timedelta(minutes=10)
-_VOLUME_WORDS: Final = ("persistentvolumeclaim", "persistent volume", "storageclass", "volume node affinity")
 
 
 def pods_can_be_created(situation: Situation) -> Finding | None:
@@ -63,19 +66,37 @@ def pods_are_not_evicted(situation: Situation) -> Finding | None:
 
 def pods_have_volumes(situation: Situation) -> Finding | None:
     """No pod waits for a volume."""
-    waiting = (pod.unschedulable_message for pod in situation.pods if not pod.scheduled)
-    message = next((m.rstrip(". ") for m in waiting if any(word in m.lower() for word in _VOLUME_WORDS)), None)
+    message = next((said for _, said in waiting_for_volume(situation.pods)), None)
     if message is None:
         return None
+    if (claim := _cache_in_the_way(situation, message)) is not None:
+        return progressing(
+            Reason.MODEL_CACHE_UNAVAILABLE,
+            f"The model cache keeps pods from being scheduled: {message}. They are about to be made anew without it. "
+            f"Have the claim {claim} of this namespace made, or mended.",
+        )
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
     if "not found" in message and situation.spec.model.storage is None:
-        return stalled(
-            Reason.SOURCE_NOT_FOUND, f"model.source.uri: {message}. Create the claim, or name one that is there."
-        )
+        claims = {field: source.claim for field, source in situation.spec.sources.items() if source.claim}
+        field = next((field for field, claim in claims.items() if f'"{claim}"' in message), "model.source")
+        return stalled(Reason.SOURCE_NOT_FOUND, f"{field}.uri: {message}. Create the claim, or name one that is there.")
     return blocked(
         Reason.VOLUME_UNAVAILABLE,
         f"No volume for the pods yet: {message}. Check model.storage, its StorageClass and the namespace's claims.",
     )
+
+
+def _cache_in_the_way(situation: Situation, message: str) -> str | None:
+    """The cache's claim, if the pods wait for it; where none is named, it is the one that they can do without."""
+    wanted, owner = situation.succession.wanted, situation.owner
+    if wanted is None:
+        return None
+    record = situation.observed.record_of(owner.uid, names.workload_object(owner.name, wanted.workload))
+    claim = claim_of(record) if record else None
+    if record is None or claim is None or not may_be_of_cache(record, claim, message):
+        return None
+    live = situation.observed.deployment_of(wanted.workload)
+    return claim if names_claim(message, claim) or (live is not None and live.mounts_cache) else None
 
 
 def pods_have_a_node(situation: Situation) -> Finding | None:
@@ -89,16 +110,32 @@ def pods_have_a_node(situation: Situation) -> Finding | None:
     missing = min(len(waiting), situation.wanted_replicas - situation.ready)
     count = f"{missing} of {situation.wanted_replicas} replicas"
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
-    gpu = situation.spec.gpu
-    if gpu.count and f"Insufficient {gpu.resource}" in message:
+    gpu, queue = situation.spec.gpu, situation.spec.scheduling.queue_name
+    if waiting[0].gated:
+        return blocked(Reason.QUOTA_BLOCKED, f"{count} are not admitted yet: {_gate(situation, queue, message)}.")
+    if gpu.counted and f"Insufficient {gpu.resource}" in message:
         return blocked(
             Reason.WAITING_FOR_GPU,
-            f"{count} wait for {gpu.count} free {gpu.resource}: {message}. "
+            f"{count} wait for {gpu.counted} free {gpu.resource}: {message}. "
             f"{_or_lower(situation, 'Free a GPU, add a node,', 'gpu.count')}.",
+        )
+    if gpu.claims and DEVICES_ALLOCATED in message:
+        templates = " and ".join(claim.resource_claim_template_name for claim in gpu.claims)
+        return blocked(
+            Reason.WAITING_FOR_GPU,
+            f"{count} wait for the devices that {templates} (gpu.claims) asks for: {message}. "
+            f"{_or_lower(situation, 'Free a device, add a node with such devices,')}.",
         )
     return blocked(
         Reason.UNSCHEDULABLE, f"{count} fit on no node: {message}. Check gpu, scheduling and runtime.resources."
     )
+
+
+def _gate(situation: Situation, queue: str | None, message: str) -> str:
+    if queue is None:
+        return f"{message}. Whoever has set the gates has to open them"
+    remedy = _or_lower(situation, f"See whether there is a LocalQueue {queue} and what its ClusterQueue has left,")
+    return f"the queue {queue} (scheduling.queueName) has no room for them, or does not admit anything. {remedy}"
 
 
 def _or_lower(situation: Situation, remedy: str, *others: str) -> str:

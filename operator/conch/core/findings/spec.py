@@ -5,6 +5,7 @@ from conch.api.reasons import Reason
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.finding import Finding, stalled
 from conch.core.situation import Situation
+from conch.core.source_refusal import source_refusal
 
 
 def spec_is_readable(situation: Situation) -> Finding | None:
@@ -15,7 +16,7 @@ def spec_is_readable(situation: Situation) -> Finding | None:
 
 
 def source_is_allowed(situation: Situation) -> Finding | None:
-    """The installation's policy lets this source be used."""
+    """The installation's policy lets these sources be used."""
     assert isinstance(situation.spec, ModelDeploymentSpec)  # noqa: S101 - an earlier check's promise
-    refusal = situation.policy.source_policy.refusal(situation.spec.model.source.place)
-    return stalled(Reason.SOURCE_NOT_ALLOWED, f"model.source: {refusal}.") if refusal else None
+    refusal = source_refusal(situation.spec, situation.policy.source_policy)
+    return stalled(Reason.SOURCE_NOT_ALLOWED, f"{refusal}.") if refusal else None

@@ -25,11 +25,6 @@ from conch.api.types import timestamp
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet, Split, is_reached, next_split
 
-STABLE_LOST_PATIENCE: Final = timedelta(minutes=2)
-"""How long the stable revision may be without a ready pod until a candidate that runs takes over without more ado.
-
-Its requests are answered by the candidate from the first moment: gateways send to no workload without servers."""
-
 WAY_BACK_PATIENCE: Final = timedelta(seconds=60)
 """How long traffic stays with a revision that is rolled back because the stable one has too few ready pods for it."""
 
@@ -81,6 +76,10 @@ class Sight:
     """Whether every gateway does what the status asks for."""
     through_gateways: bool = True
     """Whether the traffic can be split at all."""
+    stable_lost_patience: timedelta
+    """How long the stable revision may be without a ready pod until a candidate that runs takes over without more ado.
+
+    Its requests are answered by the candidate from the first moment: gateways send to no workload without servers."""
     now: datetime
 
 
@@ -289,7 +288,9 @@ def _may_go_on(rollout: RolloutStatus, sight: Sight) -> bool:
     waited = sight.now - datetime.fromisoformat(rollout.observed_since)
     if rollout.phase is RolloutPhase.BAKING:
         return waited >= timedelta(seconds=sight.policy.effective_keep_warm_seconds)
-    return waited >= timedelta(seconds=rollout.steps[rollout.step].pause_seconds or 0)
+    # With all of the traffic there is no step any more.
+    pause_seconds = rollout.steps[rollout.step].pause_seconds if rollout.step < len(rollout.steps) else None
+    return waited >= timedelta(seconds=pause_seconds or 0)
 
 
 def _next_step(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
@@ -363,7 +364,7 @@ def _is_lost(rollout: RolloutStatus, sight: Sight) -> bool:
     """Whether the stable revision has had no ready pod for long, and the candidate has one."""
     if rollout.stable_lost_since is None or sight.fleet.candidate_ready == 0:
         return False
-    return sight.now - datetime.fromisoformat(rollout.stable_lost_since) >= STABLE_LOST_PATIENCE
+    return sight.now - datetime.fromisoformat(rollout.stable_lost_since) >= sight.stable_lost_patience
 
 
 def _stable_lost(rollout: RolloutStatus, sight: Sight) -> str | None:

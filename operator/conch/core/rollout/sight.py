@@ -34,8 +34,6 @@ _SUCCESS_RATE: Final = "successRate"
 _TRAFFIC: Final = "traffic"
 _WORDS_MOST: Final = 1500
 """Of others' words; they become parts of messages."""
-_SHORTAGE: Final = "Insufficient "
-"""The scheduler's word for a resource that is used up."""
 
 
 def look(
@@ -77,6 +75,7 @@ def look(
         superseded=wanted not in (stable.revision, candidate.revision),
         acknowledged=acknowledged,
         through_gateways=through_gateways,
+        stable_lost_patience=policy.stable_lost_patience,
         now=now,
     )
 
@@ -90,6 +89,7 @@ def look_back(
     listed: Set[str],
     observed: Observed,
     acknowledged: bool,
+    policy: InstallationPolicy,
     now: datetime,
 ) -> Sight:
     """The same of a rollout on its way back, where the spec cannot be read: nothing is judged any more."""
@@ -101,6 +101,7 @@ def look_back(
         verdict=Verdict.INCONCLUSIVE,
         checks=rollout.checks,
         acknowledged=acknowledged,
+        stable_lost_patience=policy.stable_lost_patience,
         now=now,
     )
 
@@ -148,8 +149,7 @@ def _no_room(
     """
     for pod in pods:
         if pod.unschedulable_message and not pod.scheduled:
-            is_shortage = _SHORTAGE in pod.unschedulable_message and pod.created
-            since = datetime.fromisoformat(pod.created) if is_shortage else None
+            since = datetime.fromisoformat(pod.created) if pod.lacks_room and pod.created else None
             return pod.unschedulable_message.rstrip(". "), since
     deployment = observed.deployment_of(candidate.workload)
     if deployment and EXCEEDED_QUOTA in deployment.creation_error and len(pods) < deployment.replicas:

@@ -23,10 +23,13 @@ REMEMBERED_SECONDS: Final = 4 * _GROWTH_SECONDS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surge:
-    """A count that is asked for at once, and the load that it is for."""
+    """A count that is asked for at once."""
 
     servers: int
     load: float
+    """What comes now."""
+    expected: float
+    """What comes when a server asked for now is there, as far as it grows."""
 
 
 def chase(
@@ -49,7 +52,7 @@ def chase(
             expected = _growing(recent, rate, cold_start_seconds)
             servers = capacity.need(_SPARE * bound * expected)
             if most is None or servers > most.servers:
-                most = Surge(servers=servers, load=expected)
+                most = Surge(servers=servers, load=rate, expected=expected)
     return most
 
 
@@ -57,7 +60,7 @@ def chase_concurrency(now: float, capacity: Capacity, *, ready: int) -> Surge | 
     """The same where servers are counted by what they do at the same time: that is seen at once."""
     if now - _DEVIATIONS * math.sqrt(now) <= capacity.carries(ready):
         return None
-    return Surge(servers=capacity.need(_SPARE * now), load=now)
+    return Surge(servers=capacity.need(_SPARE * now), load=now, expected=now)
 
 
 def for_queues(in_flight: int, capacity: Capacity, *, ready: int, limit_seconds: float) -> int | None:

@@ -15,7 +15,7 @@ from conch.api.autoscaling import ScalingReason
 from conch.core.scaling.behavior import LONGEST_SECONDS, Change, Timed, with_wanted, within
 from conch.core.scaling.capacity import Capacity
 from conch.core.scaling.chase import Surge, chase, chase_concurrency, for_queues
-from conch.core.scaling.figures import figure
+from conch.core.scaling.figures import figure, span
 from conch.core.scaling.history import BIN_SECONDS
 from conch.core.scaling.instances import next_instances
 from conch.core.scaling.kept_needs import KeptNeeds, kept_needs
@@ -139,11 +139,24 @@ def _wanted(
         count = min(current, max(count, _still_needed(load, capacity, signals)))
     now_needed = capacity.need(policy.factor * (demand or 0.0))
     if count > max(now_needed, settings.least, policy.floor):
-        message = (
-            f"{_words(demand, capacity)} need {now_needed} now, and needed {count} within {policy.hold_seconds:g} s"
-        )
+        message = f"{_words(demand, capacity)} need {now_needed} now; {_kept_by(now, count, level, state, policy)}"
         return state, _Wanted(count, ScalingReason.STABILISING, message)
     return state, _Wanted(count, ScalingReason.LOAD, f"{_words(demand, capacity)}: {policy.words}")
+
+
+def _kept_by(now: float, count: int, level: int, state: ScalingState, policy: LevelPolicy) -> str:
+    """Why so many are kept, of what keeps them the longest."""
+    if state.needs is not None and count <= state.needs.most:
+        return f"{count} were needed within {span(policy.hold_seconds)}"
+    if count <= level:
+        return f"{count} were needed at this time {span(policy.period_seconds)} ago"
+    strained, surges = state.strained, [each for each in state.surges if each.count >= count]
+    if strained is not None and count <= strained.count and now - strained.at <= _STRAINED_SECONDS:
+        return f"queues showed {span(round(now - strained.at))} ago that it takes {count}"
+    if surges:
+        # What the load grows to is no need yet: it becomes one, or is given back.
+        return f"{count} were asked for {span(round(now - surges[-1].at))} ago, for what may still come"
+    return f"{count} were needed within {span(_STILL_NEEDED_SECONDS)}"
 
 
 def _asleep(state: ScalingState, policy: LevelPolicy, capacity: Capacity | None) -> ScalingState:
@@ -163,11 +176,14 @@ def _sudden(
     policy: LevelPolicy,
 ) -> tuple[ScalingState, _Wanted | None]:
     """What is to be asked for at once; what it was right for lasts or is kept by the level."""
-    state = replace(state, surges=tuple(each for each in state.surges if now - each.at <= _STILL_NEEDED_SECONDS))
+    if state.surges:
+        state = replace(state, surges=tuple(each for each in state.surges if now - each.at <= _STILL_NEEDED_SECONDS))
     found = _chased(settings, state, signals, capacity, policy)
     wanted: _Wanted | None = None
     if found is not None:
         message = f"{_words(found.load, capacity)} come now, more than {_servers(signals.ready)} carry"
+        if found.expected > found.load:
+            message += f", and they grow: {figure(found.expected)} by the time that a server more would serve"
         wanted = _Wanted(found.servers, ScalingReason.SURGE, message)
         state = replace(state, short_at=now)
     state, queues = _queues(now, settings, state, signals, capacity)
@@ -198,7 +214,7 @@ def _queues(
 ) -> tuple[ScalingState, int | None]:
     more = for_queues(signals.in_flight, capacity, ready=signals.ready, limit_seconds=limit_seconds(settings))
     if more is None:
-        return replace(state, queues_since=None), None
+        return (state if state.queues_since is None else replace(state, queues_since=None)), None
     since = now if state.queues_since is None else state.queues_since
     state = replace(state, queues_since=since)
     executed = state.executed_per_second(now)

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conch.core.scaling.capacity import Capacity, Counts, Floats
+from conch.core.scaling.figures import span
 from conch.core.scaling.history import BIN_SECONDS, PEAK_SECONDS, Series
 
 _LASTING_BINS: Final = 15
+_STEADY_BINS: Final = 150
 _NOTHING: Final = 1e-9
 _REACTION_SECONDS: Final = 4.0
 """From a request until it is counted, decided upon and written."""
@@ -45,17 +47,17 @@ class LevelPolicy:
     def words(self) -> str:
         """For a person."""
         parts = [
-            f"{self.factor:g} x the load of the last {_time(self.window_seconds)}",
-            f"kept for {_time(self.hold_seconds)}",
+            f"{self.factor:g} x the load of the last {span(self.window_seconds)}",
+            f"what that needs is kept for {span(self.hold_seconds)}",
         ]
         if self.floor > 1:
             parts.append(f"never below {self.floor} while requests come")
         if self.period_seconds:
-            parts.append(f"and what the same time {_time(self.period_seconds)} before needed")
+            parts.append(f"and what the same time {span(self.period_seconds)} before needed")
         return ", ".join(parts)
 
 
-PRIOR: Final = LevelPolicy(window_seconds=15, factor=1.5, hold_seconds=180, slack_share=0.3)
+PRIOR: Final = LevelPolicy(window_seconds=60, factor=1.5, hold_seconds=300, slack_share=0.3)
 """Until there is something to replay."""
 
 
@@ -102,8 +104,8 @@ class Replayed:
 
     policy: LevelPolicy
     late_share: float
-    servers: float
-    """On average; each start counts as a server for a cold start more, for what it costs everybody else."""
+    cost: float
+    """Servers on average, and each start as one more for a cold start: for what it costs everybody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,16 +164,14 @@ class Replay:
             surplus = np.cumsum((load - could) * BIN_SECONDS)
             wait = (surplus - np.minimum(np.minimum.accumulate(surplus), 0.0)) / could
             slack = max(0.0, self.limit_seconds - capacity.surface.curve.least_seconds)
-            # Chance within seconds is in the surface already; what lasts is not.
-            lasting = moving_mean(load, _LASTING_BINS)
-            late = np.where(wait > slack, 1.0, capacity.surface.late_share(ready, lasting / could))
+            late = np.where(wait > slack, 1.0, capacity.surface.late_share(ready, _lasting(load) / could))
         # The first time only shows what a policy would have been prepared for.
         late, load, wanted = late[self.counted_from :], load[self.counted_from :], wanted[self.counted_from :]
         came = float(load.sum())
         return Replayed(
             policy=policy,
             late_share=float((late * load).sum() / came) if came else 0.0,
-            servers=self._cost(wanted),
+            cost=self._cost(wanted),
         )
 
     def _cost(self, wanted: Counts) -> float:
@@ -189,6 +189,17 @@ class Replay:
         repeated = np.zeros_like(needs)
         repeated[back:] = soon[: max(0, len(soon) - back)]
         return repeated
+
+
+def _lasting(load: Floats) -> Floats:
+    """What came per second, without what chance makes of it: that is in the late surface already.
+
+    The mean of half a minute where it differs from that of five by more than Poisson arrivals do, else the latter.
+    """
+    short, long = moving_mean(load, _LASTING_BINS), moving_mean(load, _STEADY_BINS)
+    seconds = _LASTING_BINS * BIN_SECONDS
+    chance = _CHASE_DEVIATIONS * np.sqrt(long * seconds) / seconds
+    return np.where(np.abs(short - long) > chance, short, long)
 
 
 def moving_mean(series: Floats, window: int) -> Floats:
@@ -230,9 +241,3 @@ def _filled(load: Series) -> Floats:
     known = load.astype(np.float64)
     known[np.isnan(known)] = 0.0
     return known
-
-
-def _time(seconds: float) -> str:
-    if seconds >= 3600 and seconds % 3600 == 0:
-        return f"{seconds / 3600:g} h"
-    return f"{seconds / 60:g} min" if seconds >= 120 else f"{seconds:g} s"

@@ -81,9 +81,8 @@ def _with_executed(now: float, state: ScalingState, signals: Signals, elapsed: f
     fade = math.exp(-elapsed / _EXECUTED_FADE_SECONDS)
     came, executed = state.came * fade + (signals.arrived or 0), state.executed * fade
     seconds = state.executed_seconds * fade + elapsed
-    answered_seconds = state.answered_seconds * fade + elapsed
     answered_lately = state.answered_lately * fade + signals.answered
-    state = replace(state, answered_lately=answered_lately, answered_seconds=answered_seconds)
+    answered_seconds = state.answered_seconds * fade + elapsed
     told = signals.executed
     if told is None and signals.batches:
         told = max(
@@ -91,27 +90,25 @@ def _with_executed(now: float, state: ScalingState, signals: Signals, elapsed: f
             model.requests or sum(size * executions for size, executions, _ in model.sizes)
             for model in signals.batches
         )
-    if told is None:
-        return replace(state, came=came, executed=executed, executed_seconds=seconds)
-    if not _is_told(now, state):
-        return replace(
-            state,
-            came=0.0,
-            executed=0.0,
-            executed_seconds=0.0,
-            executed_rate=None,
-            executed_share=1.0,
-            executed_told_at=now,
-        )
-    executed += told
+    rate, share, told_at = state.executed_rate, state.executed_share, state.executed_told_at
+    if told is not None and not _is_told(now, state):
+        came = executed = seconds = 0.0
+        rate, share, told_at = None, 1.0, now
+    elif told is not None:
+        executed += told
+        rate = executed / seconds if seconds else rate
+        share = min(1.0, executed / came) if came >= _CAME_LEAST else 1.0
+        told_at = now
     return replace(
         state,
+        answered_lately=answered_lately,
+        answered_seconds=answered_seconds,
         came=came,
         executed=executed,
         executed_seconds=seconds,
-        executed_rate=executed / seconds if seconds else state.executed_rate,
-        executed_share=min(1.0, executed / came) if came >= _CAME_LEAST else 1.0,
-        executed_told_at=now,
+        executed_rate=rate,
+        executed_share=share,
+        executed_told_at=told_at,
     )
 
 

@@ -91,7 +91,7 @@ class _Search:
     def rank(self, result: Replayed) -> tuple[bool, float, float]:
         """Smaller is better: within the late share, then cheap; else few late."""
         fits = result.late_share <= self.late_share
-        return (not fits, result.servers if fits else result.late_share, result.servers)
+        return (not fits, result.cost if fits else result.late_share, result.cost)
 
     def _best(self, best: Replayed, vary: Callable[[LevelPolicy], Iterator[LevelPolicy]]) -> Replayed:
         # The one there is stays when another is no better.

@@ -1,17 +1,15 @@
 """What the autoscaler remembers of an object from one look to the next. Memory only: it may be lost at any time."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from conch.core.scaling.behavior import Change, Timed
 from conch.core.scaling.history import History
 from conch.core.scaling.instances import Instances
+from conch.core.scaling.kept_needs import KeptNeeds
 from conch.core.scaling.service_curve import SeenBatches, ServiceCurve
 from conch.core.scaling.slots import Slots
-
-if TYPE_CHECKING:
-    from conch.core.scaling.kept_needs import KeptNeeds
-    from conch.core.scaling.tuning import Tuning
+from conch.core.scaling.tuned import Tuning
 
 _STARTS_KEPT: Final = 30
 TOLD_SECONDS: Final = 30.0
@@ -77,7 +75,7 @@ class ScalingState:
     """When more came last than what was ready carries."""
     strained: Timed | None = None
     """The count that queues asked for last though no more came than what was ready should carry."""
-    needs: "KeptNeeds | None" = None
+    needs: KeptNeeds | None = None
     """What the load needed of late, as far as it is kept."""
     surges: tuple[Timed, ...] = ()
     """Counts that sudden loads asked for."""
@@ -85,7 +83,7 @@ class ScalingState:
     """Counts that were wanted, whatever was allowed; kept for `behavior`."""
     changes: tuple[Change, ...] = ()
     instances: Instances = field(default_factory=Instances)
-    tuning: "Tuning | None" = None
+    tuning: Tuning | None = None
 
     @staticmethod
     def initial(replicas: int, now: float, instances: int | None = None) -> "ScalingState":
@@ -122,7 +120,7 @@ class ScalingState:
             tuning=replace(self.tuning, at=min(self.tuning.at, now)) if self.tuning else None,
         )
 
-    def with_tuning(self, tuning: "Tuning") -> "ScalingState":
+    def with_tuning(self, tuning: Tuning) -> "ScalingState":
         """With what was calculated meanwhile."""
         return replace(self, tuning=tuning)
 

@@ -1,6 +1,6 @@
 """What is calculated now and then, away from everything that has to be quick: late surface and level policy."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from conch.core.scaling.capacity import Capacity, by_surface, first_guess, linear
@@ -11,6 +11,7 @@ from conch.core.scaling.policy_search import choose
 from conch.core.scaling.service_curve import ServiceCurve
 from conch.core.scaling.settings import Metric, ScalingSettings
 from conch.core.scaling.state import ScalingState
+from conch.core.scaling.tuned import Tuning
 
 _RENEW_SECONDS: Final = 300.0
 _REPLAY_SECONDS_LEAST: Final = 120.0
@@ -31,22 +32,6 @@ _WAIT_SHARE: Final = 0.05
 """A mean wait of m is taken as: one in twenty waits longer than 3 m, as it is with exponential waits."""
 _STREAM_SHARE: Final = 0.8
 """Of the slots of a server of streams: the rest is for those that begin before a server more is there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tuning:
-    """What holds until the next time."""
-
-    at: float
-    settings: ScalingSettings
-    curve: ServiceCurve | None
-    """What it was calculated from; None where none is needed."""
-    surface: LateSurface | None
-    capacity: Capacity
-    policy: LevelPolicy
-    expected_late_share: float | None = None
-    """Under this policy, in what was replayed."""
-    replayed_seconds: float = 0.0
 
 
 def wants_tuning(now: float, settings: ScalingSettings, state: ScalingState) -> bool:
@@ -78,19 +63,12 @@ def tune(now: float, settings: ScalingSettings, state: ScalingState) -> Tuning:
         curve = known_curve(state)
         if curve is None:
             raise ValueError("nothing was executed yet")
-        if (
-            before is not None
-            and before.curve is not None
-            and before.surface is not None
-            and curve.is_like(before.curve)
-            and _is_of(before.surface, settings)
-        ):
-            curve, surface = before.curve, before.surface
-        else:
+        surface = before.surface if before is not None else None
+        if surface is None or not curve.is_like(surface.curve) or not _is_of(surface, settings):
             surface = late_surface(curve, limit_seconds(settings), of_wait=settings.metric is Metric.QUEUE_TIME)
-    capacity = _capacity(settings, state, surface)
+    capacity = _capacity(settings, state, surface, curve)
     load = state.history.concurrency if capacity.by_concurrency else state.history.rates
-    policy, expected, replayed = prior_policy(settings, state), None, len(load) * BIN_SECONDS
+    policy, replayed = prior_policy(settings, state), len(load) * BIN_SECONDS
     if replayed >= _REPLAY_SECONDS_LEAST * _scale(curve) and capacity.rates[-1] > 0:
         replay = Replay(
             load=load,
@@ -99,14 +77,13 @@ def tune(now: float, settings: ScalingSettings, state: ScalingState) -> Tuning:
             cold_start_seconds=state.cold_start_seconds(settings.cold_start_prior_seconds),
             limit_seconds=limit_seconds(settings),
         )
-        chosen = choose(
+        policy = choose(
             replay.again() if replayed < _REPLAY_ONCE_SECONDS else replay,
             late_share=_budget(settings, state),
             scale=_scale(curve),
             periods=tuple(period for period in _PERIODS if replayed > period * 1.5),
             young=replayed < _YOUNG_LOAD_SECONDS,
-        )
-        policy, expected = chosen.policy, chosen.late_share
+        ).policy
     return Tuning(
         at=now,
         settings=settings,
@@ -114,8 +91,6 @@ def tune(now: float, settings: ScalingSettings, state: ScalingState) -> Tuning:
         surface=surface,
         capacity=capacity,
         policy=policy,
-        expected_late_share=expected,
-        replayed_seconds=replayed,
     )
 
 
@@ -125,13 +100,16 @@ def capacity_now(settings: ScalingSettings, state: ScalingState) -> Capacity | N
     An edit of the settings changes nothing that was learnt: only another limit needs another surface.
     """
     if not needs_curve(settings, state):
-        return _capacity(settings, state, None)
+        return _capacity(settings, state, None, None)
     curve, tuning = known_curve(state), state.tuning
     if curve is None:
         return None
     if tuning is None or tuning.surface is None or tuning.curve is None or not _is_of(tuning.surface, settings):
         return first_guess(curve, settings.maximum)
-    capacity = tuning.capacity if tuning.settings == settings else _capacity(settings, state, tuning.surface)
+    if tuning.settings == settings:
+        capacity = tuning.capacity
+    else:
+        capacity = _capacity(settings, state, tuning.surface, tuning.curve)
     if curve.is_like(tuning.curve):
         return capacity
     # Until it is calculated anew, servers are used as much as before: only by a guess they would come and go.
@@ -188,9 +166,13 @@ def _budget(settings: ScalingSettings, state: ScalingState) -> float:
     return budget * max(_BUDGET_LEAST, budget / really)
 
 
-def _capacity(settings: ScalingSettings, state: ScalingState, surface: LateSurface | None) -> Capacity:
-    if surface is not None:
-        return by_surface(surface, _BUDGET * _late_share(settings), settings.maximum)
+def _capacity(
+    settings: ScalingSettings, state: ScalingState, surface: LateSurface | None, curve: ServiceCurve | None
+) -> Capacity:
+    if surface is not None and curve is not None:
+        capacity = by_surface(surface, _BUDGET * _late_share(settings), settings.maximum)
+        # It may have been simulated for one that is only like this: the share of the ceiling in time is the same.
+        return capacity if curve is surface.curve else capacity.times(curve.ceiling / surface.curve.ceiling)
     match settings.metric:
         case Metric.CONCURRENCY:
             return linear(settings.value, settings.maximum, by_concurrency=True)
@@ -210,9 +192,9 @@ def _is_of(surface: LateSurface, settings: ScalingSettings) -> bool:
 def _is_stale(tuning: Tuning, settings: ScalingSettings, curve: ServiceCurve | None) -> bool:
     if tuning.settings != settings:
         return True
-    if curve is None or tuning.curve is None:
+    if curve is None or tuning.surface is None:
         return curve is not tuning.curve
-    return not curve.is_like(tuning.curve)
+    return not curve.is_like(tuning.surface.curve)
 
 
 def _scale(curve: ServiceCurve | None) -> float:

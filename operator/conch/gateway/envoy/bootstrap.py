@@ -1,13 +1,15 @@
 """What Envoy is started with: everything that never changes while it runs."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from conch.api import gateway_pod
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS
-from conch.gateway.envoy import failure_counters, naming
+from conch.gateway.envoy import admission, failure_counters, naming, tls
+from conch.gateway.envoy.external_authorization import ExternalAuthorization, authorization_cluster
 
 TYPE_PREFIX: Final = "type.googleapis.com/"
 
@@ -43,11 +45,12 @@ _CLUSTER_STATS: Final = (
     # For people who look into a gateway.
     *("membership_total", "membership_healthy", "upstream_cx_connect_fail"),
 )
-_ROUTE_STATS: Final = ("downstream_rq_total", "downstream_rq_active")
+_LISTENER_STATS: Final = (*admission.STATS, "downstream_rq_active")
 _OWN_STATS: Final = (
     *("cluster_manager.warming_clusters", "cluster_manager.active_clusters"),
     *("listener_manager.total_listeners_warming", "listener_manager.total_listeners_active"),
     *("listener_manager.total_listeners_draining", "listener_manager.listener_create_failure"),
+    *(tls.SECRETS_TAKEN, tls.DAYS_LEFT),
 )
 _UPDATE_STATS: Final = ("version_text", "update_rejected", "update_attempt", "update_success", "update_failure")
 _SUBSCRIPTIONS: Final = ("cluster_manager.cds", "listener_manager.lds")
@@ -65,6 +68,8 @@ class BootstrapOptions:
     hold_port: int = gateway_pod.HOLD_PORT
     memory_bytes: int | None = None
     """What the kernel lets Envoy have; None without a limit."""
+    authorization: ExternalAuthorization | None = None
+    """Who is asked about every request; None for nobody."""
 
 
 def arguments(bootstrap_file: Path) -> tuple[str, ...]:
@@ -95,6 +100,9 @@ def loopback(port: int) -> dict[str, Any]:
 
 def render_bootstrap(options: BootstrapOptions) -> str:
     """The bootstrap file."""
+    clusters = [_hold_cluster(options.hold_port)]
+    if options.authorization:
+        clusters.append(authorization_cluster(options.authorization))
     bootstrap = {
         "node": {"id": options.gateway, "cluster": "conch"},
         # The sidecar must get through when clients have taken every connection.
@@ -102,7 +110,7 @@ def render_bootstrap(options: BootstrapOptions) -> str:
         # Histograms move only with a flush; the operator asks every second.
         "stats_flush_interval": "1s",
         "stats_config": _stats_config(),
-        "static_resources": {"clusters": [_hold_cluster(options.hold_port)]},
+        "static_resources": {"clusters": clusters},
         "dynamic_resources": {
             "lds_config": config_source(options.dynamic_folder, LISTENERS_FILE),
             "cds_config": config_source(options.dynamic_folder, CLUSTERS_FILE),
@@ -161,7 +169,7 @@ def _stats_config() -> dict[str, Any]:
         *({"exact": stat} for stat in exact),
         *({"suffix": suffix} for suffix in suffixes),
         # Anchored, for each listener repeats them under its address.
-        {"safe_regex": {"regex": rf"http\.[^.]+\.[^.]+\.({'|'.join(_ROUTE_STATS)})"}},
+        {"safe_regex": {"regex": rf"http\.[^.]+\.[^.]+\.({'|'.join(map(re.escape, _LISTENER_STATS))})"}},
         {"prefix": f"{failure_counters.STAT_PREFIX}."},
     ]
     # Envoy keeps numbers of two digits, and counts one as big as a bound below it: with 100 told, up to 109 ms are.

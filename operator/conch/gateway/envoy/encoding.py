@@ -6,16 +6,20 @@ from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.config.route.v3 import route_pb2
 from envoy.extensions.access_loggers.stats.v3 import stats_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+from envoy.extensions.filters.http.api_key_auth.v3 import api_key_auth_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2 as header_mutation_filter_pb2
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, json_format
@@ -24,7 +28,8 @@ from conch.gateway.envoy import naming
 
 KNOWN_TYPES: Final[tuple[ModuleType, ...]] = (
     *(cluster_pb2, http_protocol_options_pb2, least_request_pb2),
-    *(listener_pb2, connection_limit_pb2, http_connection_manager_pb2, header_mutation_pb2),
+    *(listener_pb2, tls_pb2, connection_limit_pb2, http_connection_manager_pb2, header_mutation_pb2),
+    *(api_key_auth_pb2, rbac_pb2, header_mutation_filter_pb2),
     *(ext_authz_pb2, router_pb2, stats_pb2, stream_pb2, previous_hosts_pb2),
 )
 """What an "@type" in a resource may name: a message is known once its module is imported."""
@@ -38,10 +43,9 @@ def encode(resource: str) -> bytes:
     return _bytes(discovery_pb2.DiscoveryResponse(resources=[json_format.Parse(resource, any_pb2.Any())]))
 
 
-def encode_virtual_host(resource: str) -> bytes:
-    """A virtual host from its JSON text."""
-    host = json_format.Parse(resource, route_components_pb2.VirtualHost())
-    return _bytes(route_pb2.RouteConfiguration(virtual_hosts=[host]))
+def encode_route_part(resource: str) -> bytes:
+    """A part of the route configuration from its JSON text."""
+    return _bytes(json_format.Parse(resource, route_pb2.RouteConfiguration()))
 
 
 def response(version: str, encoded: Iterable[bytes]) -> bytes:

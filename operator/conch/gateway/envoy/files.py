@@ -1,10 +1,11 @@
 """The files that Envoy follows: whole, written beside and renamed, so that it never reads half of one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from conch.gateway.envoy import bootstrap, encoding
+from conch.gateway.envoy import bootstrap, encoding, naming
 from conch.gateway.envoy.listener import to_json
 
 
@@ -44,13 +45,13 @@ class ResourceFiles:
             return {}
         resources = encoding.decode(content)
         if kind is Kind.ROUTES:
-            resources = [host for each in resources for host in each.get("virtual_hosts", ())]
+            return dict(part for each in resources for part in _route_parts(each))
         return {each["name"]: to_json(each) for each in resources}
 
     def write(self, kind: Kind, version: str, resources: Mapping[str, str]) -> None:
         """Replace the file; Envoy repeats the version once it does what is in it."""
         is_routes = kind is Kind.ROUTES
-        encode = encoding.encode_virtual_host if is_routes else encoding.encode
+        encode = encoding.encode_route_part if is_routes else encoding.encode
         before = self._encoded[kind]
         encoded = {text: before.get(text) or encode(text) for _, text in sorted(resources.items())}
         compose = encoding.routes_response if is_routes else encoding.response
@@ -59,3 +60,11 @@ class ResourceFiles:
         fresh.write_bytes(compose(version, encoded.values()))
         fresh.rename(path)
         self._encoded[kind] = encoded
+
+
+def _route_parts(configuration: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The parts that it was made of, by name."""
+    for host in configuration.get("virtual_hosts", ()):
+        yield host["name"], to_json({"virtual_hosts": [host]})
+    if shared := configuration.get("typed_per_filter_config"):
+        yield naming.CLIENTS, to_json({"typed_per_filter_config": shared})

@@ -10,17 +10,18 @@ makes 503 of it. Over gRPC nothing needs to be made: there the sidecar's own `gr
 from typing import Any, Final
 
 UNAVAILABLE_STATUS: Final = 424
-"""Between sidecar and Envoy only; no other local reply has it."""
+"""Inside of a gateway only: clients see 503. No other local reply has it."""
+
+
+def status_is(status: int) -> dict[str, Any]:
+    """A filter of replies with this status."""
+    is_it = {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "conch.unused"}}}
+    return {"status_code_filter": is_it}
 
 
 def _status_of_hold(status: int) -> dict[str, Any]:
     """A filter of replies by which the hold ended a request."""
-    is_it = {"comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "conch.unused"}}}
-    return {
-        "and_filter": {
-            "filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, {"status_code_filter": is_it}],
-        }
-    }
+    return {"and_filter": {"filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, status_is(status)]}}
 
 
 def no_answer() -> dict[str, Any]:

@@ -12,7 +12,14 @@ from typing import Any, Final
 
 from conch.api import gateway_pod
 from conch.api.gateway import HOLD_SECONDS_MOST
-from conch.gateway.envoy import naming
+from conch.gateway.envoy import external_authorization, naming, tls
+from conch.gateway.envoy.admission import (
+    NO_KEY,
+    NOT_THIS_NAMESPACE,
+    NOTHING_CHECKED,
+    Admission,
+    is_of_another_namespace,
+)
 from conch.gateway.envoy.bootstrap import (
     BUFFER_BYTES,
     CONNECTIONS_MOST_OF_ONE,
@@ -21,7 +28,8 @@ from conch.gateway.envoy.bootstrap import (
     config_source,
 )
 from conch.gateway.envoy.failure_counters import failure_loggers
-from conch.gateway.envoy.hold_refusals import no_answer, refusal_mapper
+from conch.gateway.envoy.hold_refusals import no_answer, refusal_mapper, status_is
+from conch.gateway.envoy.restricted_apis import REFUSAL, is_restricted, restricted_apis_filter
 
 HEADER_KIB_DEFAULT: Final = 60
 IDLE_SECONDS: Final = HOLD_SECONDS_MOST + 600
@@ -37,11 +45,13 @@ STREAM_WINDOW_BYTES: Final = 256 * 1024
 stream, or the bodies of held requests would keep those from being sent that are let go before them."""
 
 _FILTERS: Final = TYPE_PREFIX + "envoy.extensions.filters."
+_NOT_FOR_CLIENTS: Final = (naming.CLUSTER_HEADER, naming.CLIENT_HEADER, naming.AUTHORIZED_HEADER)
 _NOBODY: Final = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 _TOO_MANY: Final = "too many requests are in flight for this model; try again later"
 _NO_SERVER: Final = "no server of this model is ready; try again later"
 _RESOURCE_EXHAUSTED: Final = "8"
 _DEADLINE_EXCEEDED: Final = "4"
+_UNAVAILABLE: Final = "14"
 
 
 class AccessLog(StrEnum):
@@ -60,6 +70,10 @@ class ListenerOptions:
     access_log: AccessLog = AccessLog.OFF
     header_kib_most: int = HEADER_KIB_DEFAULT
     """All headers of a request together; beyond it clients get 431."""
+    tls: bool = False
+    """Whether models' ports speak TLS, and nothing else."""
+    admission: Admission = NOTHING_CHECKED
+    """Whom they let in."""
 
 
 def listener(*, route: str, port: int, options: ListenerOptions) -> dict[str, Any]:
@@ -68,12 +82,15 @@ def listener(*, route: str, port: int, options: ListenerOptions) -> dict[str, An
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": _connection_manager(route, options),
     }
+    chain: dict[str, Any] = {"filters": [_connection_limit(route), manager]}
+    if options.tls:
+        chain |= tls.transport_socket(config_source(options.dynamic_folder, tls.SDS_FILE))
     return {
         "@type": TYPE_PREFIX + "envoy.config.listener.v3.Listener",
         "name": route,
         "address": {"socket_address": {"address": options.bind_address, "port_value": port}},
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
-        "filter_chains": [{"filters": [_connection_limit(route), manager]}],
+        "filter_chains": [chain],
     }
 
 
@@ -93,7 +110,7 @@ def _connection_manager(route: str, options: ListenerOptions) -> dict[str, Any]:
     return {
         "@type": _FILTERS + "network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": route,
-        # HTTP/1.1 and HTTP/2 without TLS on one port, told apart by the first bytes.
+        # HTTP/1.1 and HTTP/2 on one port: told apart by ALPN, or without TLS by the first bytes.
         "codec_type": "AUTO",
         "http2_protocol_options": {
             "max_concurrent_streams": STREAMS_MOST,
@@ -118,9 +135,9 @@ def _connection_manager(route: str, options: ListenerOptions) -> dict[str, Any]:
         "max_request_headers_kb": options.header_kib_most,
         "request_headers_timeout": "30s",
         "stream_idle_timeout": f"{IDLE_SECONDS}s",
-        "local_reply_config": _local_replies(),
+        "local_reply_config": _local_replies(options.admission),
         "access_log": [*failure_loggers(), *_access_log(route, options.access_log)],
-        "http_filters": [_hold_filter(), _router()],
+        "http_filters": [*options.admission.filters, restricted_apis_filter(), _hold_filter(), _router()],
     }
 
 
@@ -137,7 +154,7 @@ def _own_headers(route: str) -> dict[str, Any]:
         "name": name,
         "typed_config": {
             "@type": TYPE_PREFIX + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [set_route, {"remove": naming.CLUSTER_HEADER}],
+            "mutations": [set_route, *({"remove": name} for name in _NOT_FOR_CLIENTS)],
         },
     }
 
@@ -201,7 +218,7 @@ def _flag(*flags: str) -> dict[str, Any]:
     return {"response_flag_filter": {"flags": list(flags)}}
 
 
-def _local_replies() -> dict[str, Any]:
+def _local_replies(admission: Admission) -> dict[str, Any]:
     """What Envoy itself answers, in the shape of Triton's own errors. The first mapper that fits is used.
 
     A request that lost its connection may bear the flag of an overflow as well, when the budget of retries was used up;
@@ -217,10 +234,11 @@ def _local_replies() -> dict[str, Any]:
         status_code: int | None = None,
         grpc_status: str | None = None,
         retry: bool = False,
+        headers: tuple[dict[str, Any], ...] = (),
     ) -> list[dict[str, Any]]:
         common: dict[str, Any] = {} if body is None else {"body": {"inline_string": body}}
-        headers = [_header("retry-after", str(RETRY_AFTER_SECONDS))] if retry else []
-        grpc_headers = [*headers, *([_header("grpc-status", grpc_status)] if grpc_status else [])]
+        all_headers = [*headers, *([_header("retry-after", str(RETRY_AFTER_SECONDS))] if retry else [])]
+        grpc_headers = [*all_headers, *([_header("grpc-status", grpc_status)] if grpc_status else [])]
         with_code = {} if status_code is None else {"status_code": status_code}
         return [
             {
@@ -229,11 +247,34 @@ def _local_replies() -> dict[str, Any]:
                 "body_format_override": plain,
                 **common,
             },
-            {"filter": filter_, "headers_to_add": headers, "body_format_override": json_error, **common, **with_code},
+            {
+                "filter": filter_,
+                "headers_to_add": all_headers,
+                "body_format_override": json_error,
+                **common,
+                **with_code,
+            },
         ]
 
+    of_authorization = [
+        *pair(
+            external_authorization.is_no_answer(),
+            body=external_authorization.NO_ANSWER,
+            status_code=503,
+            grpc_status=_UNAVAILABLE,
+            retry=True,
+        ),
+        *pair(external_authorization.is_refusal()),
+    ]
+    of_keys = [
+        *pair(status_is(401), body=NO_KEY, headers=(_header("www-authenticate", "Bearer"),)),
+        *pair(is_of_another_namespace(), body=NOT_THIS_NAMESPACE),
+    ]
     return {
         "mappers": [
+            *(of_authorization if admission.authorization else []),
+            *pair(is_restricted(), body=REFUSAL),
+            *(of_keys if admission.api_keys else []),
             *pair(_flag("UF", "UC", "UR", "LR")),
             *pair(_flag("UO"), body=_TOO_MANY, status_code=429, grpc_status=_RESOURCE_EXHAUSTED, retry=True),
             *pair(_flag("UH"), body=_NO_SERVER, retry=True),
@@ -257,6 +298,7 @@ def _access_log(route: str, wanted: AccessLog) -> list[dict[str, Any]]:
     line = {
         "time": "%START_TIME%",
         "route": route,
+        "client_name": f"%REQ({naming.CLIENT_HEADER.upper()})%",
         "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
         "protocol": "%PROTOCOL%",
         "method": "%REQ(:METHOD)%",

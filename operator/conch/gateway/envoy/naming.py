@@ -18,6 +18,12 @@ ROUTE_HEADER: Final = "x-conch-route"
 CLUSTER_HEADER: Final = "x-conch-cluster"
 """In the sidecar's permission to go on: the cluster that has servers now. The route was chosen before the request was
 held, and may name one that never gets any."""
+CLIENT_HEADER: Final = "x-conch-client"
+"""Set by the listener where clients need API keys: the client's name, for model servers and the access log."""
+AUTHORIZED_HEADER: Final = "x-conch-authorized"
+"""Inside of Envoy: the installation's authorisation service has let the request in."""
+CLIENTS: Final = "clients"
+"""The part of the routes that says which clients are let in. Virtual hosts have a dot in their names."""
 HOLD: Final = "hold"
 """The cluster of the sidecar, and the filter that asks it."""
 

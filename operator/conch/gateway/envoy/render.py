@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from conch.gateway.envoy import naming
+from conch.gateway.envoy.admission import clients_part
 from conch.gateway.envoy.cluster import ServerPorts, cluster, requests_most
 from conch.gateway.envoy.listener import ListenerOptions, listener, to_json
 from conch.gateway.envoy.naming import ClusterId, Protocol
@@ -29,7 +30,8 @@ class ObjectConfig:
     """Name of listener and virtual host."""
     generation: str
     listener: str
-    virtual_host: str
+    routes: str
+    """Its part of the route configuration: its virtual host."""
     clusters: Mapping[str, str]
     empty: frozenset[str]
     """Names of the clusters without servers."""
@@ -48,6 +50,8 @@ class EnvoyConfig:
     objects: Mapping[ObjectKey, ObjectConfig] = field(default_factory=lambda: MappingProxyType({}))
     problems: Mapping[ObjectKey, str] = field(default_factory=lambda: MappingProxyType({}))
     """Objects that cannot be routed, and why."""
+    shared_routes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Parts of the route configuration that belong to no object."""
 
     @property
     def listeners(self) -> dict[str, str]:
@@ -55,9 +59,9 @@ class EnvoyConfig:
         return {each.route: each.listener for each in self.objects.values()}
 
     @property
-    def virtual_hosts(self) -> dict[str, str]:
-        """By name."""
-        return {each.route: each.virtual_host for each in self.objects.values()}
+    def routes(self) -> dict[str, str]:
+        """All parts of the route configuration, by name: that of a virtual host, or of what is shared."""
+        return {each.route: each.routes for each in self.objects.values()} | dict(self.shared_routes)
 
     @property
     def clusters(self) -> dict[str, str]:
@@ -96,7 +100,8 @@ class Renderer:
             made[object_.key] = (inputs, config)
             objects[object_.key] = config
         self._made = made
-        return EnvoyConfig(objects=dict(sorted(objects.items())), problems=problems)
+        shared = {} if snapshot.clients is None else {naming.CLIENTS: to_json(clients_part(snapshot.clients))}
+        return EnvoyConfig(objects=dict(sorted(objects.items())), problems=problems, shared_routes=shared)
 
 
 def render(snapshot: Snapshot, options: RenderOptions) -> EnvoyConfig:
@@ -143,7 +148,7 @@ def _object_config(
         route=object_.route,
         generation=object_.generation,
         listener=to_json(listener(route=object_.route, port=object_.port, options=options.listener)),
-        virtual_host=to_json(host),
+        routes=to_json({"virtual_hosts": [host]}),
         clusters=clusters,
         empty=frozenset(empty),
         servers=to.weights,

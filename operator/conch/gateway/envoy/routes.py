@@ -65,7 +65,7 @@ def virtual_host(*, route: str, namespace: str, gateway: Gateway, sending: Sendi
     host: dict[str, Any] = {
         "name": route,
         "domains": [route],
-        "request_headers_to_remove": [naming.ROUTE_HEADER, naming.CLUSTER_HEADER],
+        "request_headers_to_remove": [naming.ROUTE_HEADER, naming.CLUSTER_HEADER, naming.AUTHORIZED_HEADER],
         "request_body_buffer_limit": REPLAYED_BYTES_MOST,
         "routes": [
             each
@@ -145,7 +145,7 @@ def _retry_policy(retries: Retries) -> dict[str, Any]:
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 5,
+            "host_selection_retry_max_attempts": 20,
             "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
         }
     }

@@ -42,8 +42,9 @@ class Transition:
         return target
 
     def routes_changed(self) -> dict[str, str]:
-        """Every object's new route; nothing goes."""
-        return dict(self.have[Kind.ROUTES]) | {config.route: config.virtual_host for config in self._moving()}
+        """Every object's new route, and what all share; nothing goes."""
+        moving = {config.route: config.routes for config in self._moving()}
+        return dict(self.have[Kind.ROUTES]) | moving | dict(self.wanted.shared_routes)
 
     def listeners(self) -> dict[str, str]:
         """Exactly those that are wanted."""
@@ -53,7 +54,7 @@ class Transition:
 
     def routes_left(self) -> dict[str, str]:
         """Without those of objects that left, once their time is over."""
-        stay = {config.route for config in self.wanted.objects.values()} | self.departing
+        stay = self.wanted.routes.keys() | self.departing
         return {name: text for name, text in self.have[Kind.ROUTES].items() if name in stay}
 
     def clusters_left(self) -> dict[str, str]:
@@ -85,4 +86,4 @@ class Transition:
 
 def unwanted_routes(wanted: EnvoyConfig, have: Mapping[str, str]) -> set[str]:
     """Names of virtual hosts of objects that left."""
-    return set(have) - {config.route for config in wanted.objects.values()}
+    return set(have) - wanted.routes.keys()

@@ -51,16 +51,17 @@ def replicas_by_pods(
     """
     if not values:
         return current
-    ratio = sum(values) / len(values) / target
+    usages, target_usage = [quantity(value) for value in values], quantity(target)
+    ratio = _ratio(usages, target_usage)
     damped_up = bool(unready) and ratio > 1
     if not damped_up and not missing:
-        return current if _tolerated(ratio) else math.ceil(_exact(ratio * len(values)))
-    filled = [*values, *[target if ratio < 1 else 0.0] * missing, *[0.0] * (unready if damped_up else 0)]
-    damped = sum(filled) / len(filled) / target
+        return current if _tolerated(ratio) else math.ceil(ratio * len(usages))
+    filled = [*usages, *[target_usage if ratio < 1 else 0] * missing, *[0] * (unready if damped_up else 0)]
+    damped = _ratio(filled, target_usage)
     # What is not known may damp a change, not turn it round.
     if _tolerated(damped) or ratio < 1 < damped or damped < 1 < ratio:
         return current
-    wanted = math.ceil(_exact(damped * len(filled)))
+    wanted = math.ceil(damped * len(filled))
     turned = wanted > current if damped < 1 else wanted < current
     return current if turned else wanted
 
@@ -73,16 +74,22 @@ def replicas_by_total(current: int, total: float, target: float) -> int:
     >>> replicas_by_total(3, 32.0, 10.0)
     3
     """
-    return current if _tolerated(total / (target * current)) else math.ceil(_exact(total / target))
+    usage, target_usage = quantity(total), quantity(target)
+    return current if _tolerated(usage / (target_usage * current)) else math.ceil(usage / target_usage)
 
 
 def _tolerated(ratio: float) -> bool:
     return 1 - TOLERANCE <= ratio <= 1 + TOLERANCE
 
 
-def _exact(count: float) -> float:
-    """Without the last bits, in which a quotient differs from the number that it stands for."""
-    return round(count, 9)
+def quantity(value: float) -> int:
+    """In thousandths, in which Kubernetes is told metrics and calculates with them."""
+    return round(1000 * value)
+
+
+def _ratio(usages: Sequence[int], target: int) -> float:
+    """The mean over the target; the mean is a whole number, too (GetMetricUsageRatio)."""
+    return (sum(usages) // len(usages)) / target
 
 
 class PodsMetric:

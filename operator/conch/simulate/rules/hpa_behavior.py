@@ -1,4 +1,4 @@
-"""How fast an HPA lets the count follow its metric: `behavior`, with Kubernetes' defaults."""
+"""How fast an HPA lets the count follow its metric, where it has no `behavior`."""
 
 import math
 from collections import deque
@@ -6,57 +6,36 @@ from typing import Final
 
 from conch.simulate.rules.bounds import Bounds
 
-_SCALE_DOWN_WINDOW_SECONDS: Final = 300.0
-_POLICY_SECONDS: Final = 15.0
-_UP_PODS: Final = 4
+SCALE_DOWN_WINDOW_SECONDS: Final = 300.0
+"""--horizontal-pod-autoscaler-downscale-stabilization."""
 _UP_TIMES: Final = 2.0
+_UP_TO: Final = 4
 _TO_THE_SECOND: Final = 1e-9
 
 
 class DefaultBehavior:
-    """The `behavior` of an HPA that has none: up at once, by 4 pods or 100 % in 15 s; down after 300 s, without limit.
+    """Up to twice as many at a sync, or to 4 if that is more; down after 300 s, without limit.
 
-    As pkg/controller/podautoscaler/horizontal.go of Kubernetes does (stabilizeRecommendationWithBehaviors,
-    convertDesiredReplicasWithBehaviorRate).
+    As pkg/controller/podautoscaler/horizontal.go of Kubernetes does where `behavior` is nil (stabilizeRecommendation,
+    convertDesiredReplicasWithRules). The defaults that its API documents (in 15 s 4 pods more, or twice as many) are
+    those of an HPA that sets a part of `behavior`.
     """
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._recommended: deque[tuple[float, int]] = deque()
-        self._ups: deque[tuple[float, int]] = deque()
-        self._downs: deque[tuple[float, int]] = deque()
 
     def limit(self, now: float, current: int, wanted: int) -> int:
         """What is asked for where the metric wants so many."""
         if not self._recommended:
             # A controller that starts takes what it finds for the first recommendation.
             self._recommended.append((now, current))
-        stable = self._stabilized(now, current, wanted)
-        chosen = self._paced(now, current, stable)
-        if chosen > current:
-            self._ups.append((now, chosen - current))
-        elif chosen < current:
-            self._downs.append((now, current - chosen))
-        return chosen
+        most = max(_UP_TO, math.floor(_UP_TIMES * current))
+        return self._bounds.clamp(min(self._stabilized(now, wanted), most))
 
-    def _stabilized(self, now: float, current: int, wanted: int) -> int:
-        while self._recommended and self._recommended[0][0] <= now - _SCALE_DOWN_WINDOW_SECONDS + _TO_THE_SECOND:
+    def _stabilized(self, now: float, wanted: int) -> int:
+        while self._recommended and self._recommended[0][0] <= now - SCALE_DOWN_WINDOW_SECONDS + _TO_THE_SECOND:
             self._recommended.popleft()
         highest = max([wanted, *(count for _, count in self._recommended)])
         self._recommended.append((now, wanted))
-        # Up: its window is 0 s, the newest recommendation alone counts.
-        return min(max(current, wanted), highest)
-
-    def _paced(self, now: float, current: int, wanted: int) -> int:
-        begun = current - self._within(self._ups, now) + self._within(self._downs, now)
-        if wanted > current:
-            limit = max(begun + _UP_PODS, math.ceil(begun * _UP_TIMES))
-            return min(wanted, max(limit, current), self._bounds.maximum)
-        # Down: 100 % in 15 s is no limit.
-        return max(wanted, self._bounds.minimum) if wanted < current else self._bounds.clamp(current)
-
-    @staticmethod
-    def _within(events: deque[tuple[float, int]], now: float) -> int:
-        while events and events[0][0] <= now - _POLICY_SECONDS + _TO_THE_SECOND:
-            events.popleft()
-        return sum(count for _, count in events)
+        return highest

@@ -28,7 +28,15 @@ from conch.api.source_policy import SourcePolicy
 from conch.store.credentials import CA_CERTIFICATE, Credentials
 from conch.store.errors import StoreError
 from conch.store.listing_checks import FILES_MOST
-from conch.store.remote import ChangedError, Chunk, Listing, RemoteFile, Surroundings, TransientError
+from conch.store.remote import (
+    RESOLVED_MOST,
+    ChangedError,
+    Chunk,
+    Listing,
+    RemoteFile,
+    Surroundings,
+    TransientError,
+)
 
 CHUNK_BYTES: Final = 1 << 18
 LISTING_SECONDS: Final = 60.0
@@ -291,7 +299,7 @@ def _is_folder(meta: Mapping[str, Any], top: str, paths: Sequence[str]) -> bool:
 
 
 def _resolved(file: RemoteFile) -> str:
-    return f"etag {file.version}"[:256] if file.version else ""
+    return f"etag {file.version}"[:RESOLVED_MOST] if file.version else ""
 
 
 def explained(

@@ -7,7 +7,7 @@ from conch.api.reasons import Reason
 from conch.api.source import HttpSource
 from conch.store.digest import refused_name
 from conch.store.http_client import HttpClient, Opened, basic, bearer, total_bytes, username_and_password
-from conch.store.remote import Chunk, Listing, RemoteFile, Surroundings
+from conch.store.remote import RESOLVED_MOST, Chunk, Listing, RemoteFile, Surroundings
 
 
 class HttpsRemote:
@@ -35,7 +35,7 @@ class HttpsRemote:
                 case status:
                     self._client.refuse_status(status)
             etag = response.headers.get("ETag", "")
-            resolved = etag or response.headers.get("Last-Modified", "")
+            resolved = (etag or response.headers.get("Last-Modified", ""))[:RESOLVED_MOST]
         version = etag if ranges and etag.startswith('"') else ""
         file = RemoteFile(path=name, key=self._source.url, size=size, version=version)
         return Listing(files=(file,), resolved=resolved, folder=False)

@@ -1,0 +1,1 @@
+"""Stages that work on an ONNX graph; none of them needs torch."""

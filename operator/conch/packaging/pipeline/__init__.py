@@ -1,0 +1,1 @@
+"""A chain of models as one service: an ensemble made from one YAML list of steps."""
