@@ -40,6 +40,22 @@ class PinOrder(ApiModel, extra="ignore"):
     """See `names.pin_code`."""
 
 
+class TurnOrder(ApiModel, extra="ignore"):
+    """How the operator tells a pod which of a change's two revisions it is to serve, sooner than the kubelet does.
+
+    `PUT /turn`. Taken only by an agent whose assignment brings this change, and that knows no later word of it.
+    """
+
+    change: ShortText
+    """`Change.id`."""
+    turn: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    """`Change.turn`."""
+    revision: ShortText
+    """The one that this pod is to serve: the assignment's own, or the change's."""
+    code: Annotated[str, Field(max_length=64)]
+    """See `names.turn_code`."""
+
+
 class AssignedModel(ApiModel, extra="ignore"):
     """One model of a pod."""
 
@@ -69,6 +85,8 @@ class Assignment(AssignedModel):
     has no instances of its own.
     """
     source_policy: SourcePolicy = SourcePolicy()
+    change: "Change | None" = None
+    """Another revision that the same pods are changed to, one after the other; never within a change's own."""
 
     @property
     def folder(self) -> str:
@@ -97,6 +115,25 @@ class Assignment(AssignedModel):
         if isinstance(kept.get("schemes"), list):
             kept["schemes"] = [scheme for scheme in kept["schemes"] if scheme in SCHEMES]
         return kept
+
+
+class Change(ApiModel, extra="ignore"):
+    """Another revision for pods that serve: every one of them prepares it, those that it is the turn of serve it."""
+
+    id: ShortText
+    """Names this change; no other of the object ever has it."""
+    assignment: Assignment
+    turn: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Grows whenever `pods` changes: of two words, that with the higher one is the later."""
+    pods: Annotated[tuple[ShortText, ...], Field(max_length=1000)] = ()
+    """Names of the pods that are to serve this revision; the others serve the assignment's own, or do again."""
+    beside: bool = False
+    """Whether a pod loads the new model beside the old one, so that it answers all the time: it has been loaded and
+    verified under a name of its own before. Otherwise the pod gets no requests while it changes, and the old model is
+    unloaded first."""
+
+
+Assignment.model_rebuild()
 
 
 class AgentPhase(StrEnum):
@@ -212,6 +249,33 @@ class CacheReport(ApiModel, extra="ignore"):
     """What was wrong with the cache."""
 
 
+class ChangeReport(ApiModel, extra="ignore"):
+    """How far a pod is with the other revision of a change, while it serves one of the two.
+
+    READY: all is prepared. With `beside`, that it was loaded under a name of its own and answered as recorded;
+    otherwise that its files are there, verified and pinned. Said of the change's revision before it is the pod's turn;
+    of a pod that serves that already, nothing is said: its own report is about it.
+    """
+
+    id: ShortText
+    revision: ShortText
+    phase: AgentPhase
+    reason: Reason | None = None
+    message: Message = ""
+    attempts: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    digest: Digest | None = None
+    """Of what is fetched, and of nothing else."""
+    resolved: Resolved = ""
+    pin: Pin | None = None
+    """The pin that the agent knows of."""
+    fetched_bytes: Bytes = 0
+    total_bytes: Bytes | None = None
+    golden: GoldenReport | None = None
+    """With `beside`: what replaying its golden set under the name of its own has come to."""
+    refused: Message = ""
+    """Why this pod cannot be changed to it at all (an ensemble beside another): no attempt helps."""
+
+
 class AgentReport(ApiModel, extra="ignore"):
     """What an agent says of its pod. FAILED carries a reason; the agent goes on trying, with back-off, by itself."""
 
@@ -245,3 +309,9 @@ class AgentReport(ApiModel, extra="ignore"):
     """Of the fullest GPU that Triton sees, by whomever; None without one, where Triton cannot tell (MIG), and while the
     model does not serve."""
     gpu_memory_total_bytes: Bytes | None = None
+    changes_in_place: bool = False
+    """Whether this agent can change its pod's model in place; an older one cannot."""
+    changed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """How often the model was changed in place since Triton started: what it does not give back adds up."""
+    change: ChangeReport | None = None
+    """None where its assignment brings no change, and once it serves the change's revision."""

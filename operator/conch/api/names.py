@@ -142,3 +142,9 @@ def pin_code(admin_key: str, revision: str, digest: str, resolved: str) -> str:
     """What proves to an agent that a pin is the operator's: who saw the status key cannot make one."""
     words = "\0".join((f"{GROUP}/pin", revision, digest, resolved))
     return hmac.new(admin_key.encode(), words.encode(), hashlib.sha256).hexdigest()
+
+
+def turn_code(admin_key: str, change: str, turn: int, revision: str) -> str:
+    """What proves to an agent that an order to serve one of a change's two revisions is the operator's."""
+    words = "\0".join((f"{GROUP}/turn", change, str(turn), revision))
+    return hmac.new(admin_key.encode(), words.encode(), hashlib.sha256).hexdigest()
