@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.assignment import AgentPhase, AgentReport, ChangeReport, GoldenOutcome, GoldenReport, Pin
 from conch.api.command import Command
 from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
@@ -22,6 +22,7 @@ from conch.core.actions import (
     MarkForRemoval,
     OpenWindow,
     TellPin,
+    TellTurn,
 )
 from conch.core.desired.model_cache import cache_claim
 from conch.core.desired.object import DesiredObject
@@ -78,6 +79,8 @@ class World:
     """What pods say of the golden set once they have loaded the model."""
     golden_of: dict[str, GoldenReport | None] = field(default_factory=dict)
     """What single pods say in the place of that; None while they replay it."""
+    golden_of_change: GoldenReport | None = None
+    """What pods say of a model that they have loaded beside another one, if not what they say of every model."""
     content: str = DIGEST
     """Digest of what the source holds now."""
     written_strangers: list[ChildId] = field(default_factory=list)
@@ -96,6 +99,16 @@ class World:
     """In which a candidate is judged; a test fills in what is to be seen."""
     removed: list[ObservedPod] = field(default_factory=list)
     """Pods that the Deployments' controller removed, as they were then."""
+    changes_in_place: bool = False
+    """Whether agents can change their pods' model; those of before could not."""
+    assignments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the ConfigMaps say, by workload."""
+    turns: dict[str, TellTurn] = field(default_factory=dict)
+    """The last order that each pod was given."""
+    refuses_change: str = ""
+    """What agents say that cannot change to what they are to prepare."""
+    changed_with_traffic: bool = False
+    """Whether a pod ever unloaded its model while gateways sent to it."""
     _uids: int = 0
     _pods_made: int = 0
 
@@ -243,18 +256,87 @@ class World:
         """Let every pod fetch what its source holds now; it waits to be told that these are its revision's files."""
         self.run_pods()
         for name, pod in self.pods.items():
+            revision = self._revision_for(pod)
+            if revision is None:
+                # Its record was deleted: whatever it fetches, nobody can tell whose files they are.
+                continue
             if pod.report is None or pod.report.digest is None:
-                revision = self._revision_of(pod.workload)
-                if revision is None:
-                    # Its record was deleted: whatever it fetches, nobody can tell whose files they are.
-                    continue
-                report = AgentReport(phase=AgentPhase.FETCHED, revision=revision, digest=self.content)
+                report = AgentReport(
+                    phase=AgentPhase.FETCHED,
+                    revision=revision,
+                    digest=self.content,
+                    changes_in_place=self.changes_in_place,
+                )
                 self.pods[name] = replace(pod, scheduled=True, phase="Running", report=report)
+            elif pod.report.revision != revision and self.changes_in_place:
+                self.pods[name] = self._changed(pod, revision)
+            elif self.changes_in_place:
+                self.pods[name] = replace(pod, report=self._preparing(pod.report, pod.workload))
+
+    def _revision_for(self, pod: ObservedPod) -> str | None:
+        """What its assignment and the last order, whichever is later, have a pod serve."""
+        assigned = self.assignments.get(pod.workload)
+        if assigned is None:
+            return None
+        own: str = assigned["revision"]
+        change = assigned.get("change")
+        if change is None:
+            return own
+        told = self.turns.get(pod.name)
+        if told and told.change == change["id"] and told.turn > change["turn"]:
+            return told.revision
+        other: str = change["assignment"]["revision"]
+        return other if pod.name in change["pods"] else own
+
+    def _changed(self, pod: ObservedPod, revision: str) -> ObservedPod:
+        """A pod that begins to load another revision, from files that it holds."""
+        assigned = self.assignments[pod.workload]
+        change = assigned.get("change") or {}
+        of_change = change.get("assignment", {}).get("revision") == revision
+        pin = (change["assignment"] if of_change else assigned).get("pin")
+        report = AgentReport(
+            phase=AgentPhase.LOADING,
+            revision=revision,
+            digest=self.content if pin is None else pin["digest"],
+            pin=Pin.model_validate(pin) if pin else None,
+            changes_in_place=True,
+            changed=(pod.report.changed if pod.report else 0) + 1,
+        )
+        self.changed_with_traffic |= pod.ready and not change.get("beside") and self._gets_requests(pod)
+        return replace(pod, report=report, ready=pod.ready and bool(change.get("beside")))
+
+    def _gets_requests(self, pod: ObservedPod) -> bool:
+        """Whether a gateway that follows the status sends anything new to this pod."""
+        return any(
+            share.weight and pod.name not in share.draining and (share.pods is None or pod.name in share.pods)
+            for share in self.status.traffic
+            if share.home == pod.workload
+        )
+
+    def _preparing(self, report: AgentReport, home: str) -> AgentReport:
+        change = self.assignments[home].get("change")
+        if change is None or change["assignment"]["revision"] == report.revision:
+            return report.model_copy(update={"change": None})
+        if report.change and report.change.id == change["id"]:
+            return report
+        told = ChangeReport(
+            id=change["id"],
+            revision=change["assignment"]["revision"],
+            phase=AgentPhase.FETCHED,
+            digest=self.content,
+            refused=self.refuses_change,
+        )
+        return report.model_copy(update={"change": told})
 
     def load(self) -> None:
         """Let every pod that holds its revision's files load them and become ready."""
         for name, pod in self.pods.items():
             report = pod.report
+            if report and report.change and report.change.pin and report.change.phase is AgentPhase.FETCHED:
+                prepared = report.change.model_copy(update={"phase": AgentPhase.READY})
+                if self.assignments[pod.workload]["change"]["beside"]:
+                    prepared = prepared.model_copy(update={"golden": self.golden_of_change or self.golden})
+                report = report.model_copy(update={"change": prepared})
             if report and report.pin and report.pin.digest == report.digest:
                 golden = self.golden_of.get(name, self.golden)
                 ready = report.model_copy(
@@ -269,11 +351,6 @@ class World:
             self.step()
             self.run_pods()
         self.load()
-
-    def _revision_of(self, workload: str) -> str | None:
-        id_ = ChildId(kind=ChildKind.CONTROLLER_REVISION, name=names.workload_object(self.name, workload))
-        record = self.children.get(id_)
-        return record.record.revision if isinstance(record, ObservedRecord) else None
 
     def carry_out(self, action: Action) -> None:
         """What the operator's applier would make of one action."""
@@ -296,7 +373,15 @@ class World:
             case TellPin():
                 told = self.pods[action.pod]
                 assert told.report
-                self.pods[action.pod] = replace(told, report=told.report.model_copy(update={"pin": action.pin}))
+                if told.report.revision == action.revision:
+                    report = told.report.model_copy(update={"pin": action.pin})
+                else:
+                    assert told.report.change
+                    change = told.report.change.model_copy(update={"pin": action.pin})
+                    report = told.report.model_copy(update={"change": change})
+                self.pods[action.pod] = replace(told, report=report)
+            case TellTurn():
+                self.turns[action.pod] = action
             case _:
                 assert_never(action)
 
@@ -312,6 +397,9 @@ class World:
         if child.kind is ChildKind.DEPLOYMENT:
             body = action.desired.body
             self.replicas[body["metadata"]["labels"][names.LABEL_WORKLOAD]] = body["spec"]["replicas"]
+        if child.kind is ChildKind.CONFIG_MAP:
+            workload = action.desired.body["metadata"]["labels"][names.LABEL_WORKLOAD]
+            self.assignments[workload] = json.loads(action.desired.body["data"][ASSIGNMENT_FILE])
         if child.kind is ChildKind.POD_DISRUPTION_BUDGET:
             self.budgets[child] = action.desired.body["spec"]
         if child.kind is ChildKind.NETWORK_POLICY:

@@ -118,7 +118,7 @@ class Scene:
         self.event_names.append(body["metadata"]["name"])
         self._do(f"event {body['reason']}")
 
-    async def tell_pins(self, _orders: object, _owner: object) -> None:
+    async def tell_agents(self, _orders: object, _owner: object) -> None:
         pass
 
     async def carry_out(self, action: object, _owner: object, _facts: object) -> None:

@@ -43,12 +43,16 @@ DEPLOYMENT = ChildId(kind=ChildKind.DEPLOYMENT, name="sentiment-w1")
 DIRECT = Routing(
     exposure=Exposure(mode=GatewayMode.DIRECT, selects_pods=True, port=None, listed=None),
     staffings={"w1": Staffing(replicas=1)},
+    replicas={"w1": 1},
+    rollout=None,
     traffic=(),
     gateway=None,
 )
 ROUTED = Routing(
     exposure=Exposure(mode=GatewayMode.GATEWAY, selects_pods=False, port=10_000, listed=("10.1.0.1",)),
     staffings={"w1": Staffing(replicas=1)},
+    replicas={"w1": 1},
+    rollout=None,
     traffic=(TrafficShare(revision="r1", workload="w1", weight=100),),
     gateway=GatewayStatus(port=10_000, generation="g2"),
 )

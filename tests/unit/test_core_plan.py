@@ -24,6 +24,7 @@ from conch.core.actions import (
     MarkForRemoval,
     OpenWindow,
     TellPin,
+    TellTurn,
 )
 from conch.core.observed import (
     ChildId,
@@ -67,7 +68,7 @@ def _object_of(action: Action) -> object:
     match action:
         case Delete():
             return action.id
-        case TellPin() | MarkForRemoval():
+        case TellPin() | TellTurn() | MarkForRemoval():
             return action.pod
         case DeleteEndpoints():
             return action.service

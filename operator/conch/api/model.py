@@ -238,6 +238,10 @@ class Model(ServedModel):
         Field(description="Triton's name of the model, as clients call it. Default: the object's name."),
     ] = None
     storage: ModelStorage | None = None
+    gpu_memory: Annotated[
+        Quantity | None,
+        Field(description="What the model takes of its GPU, when known: whether it fits beside the one that serves."),
+    ] = None
 
     def named(self, default: str) -> Self:
         """The same model with its name filled in."""

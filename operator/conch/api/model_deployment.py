@@ -67,7 +67,7 @@ SPEC_RULES: Final = (
     ),
     Rule(
         rule="!has(self.gateway.mode) || self.gateway.mode != 'Direct' || (self.rollout.steps.size() == 0"
-        " && !has(self.rollout.analysis) && self.rollout.strategy != 'Replace')",
+        " && !has(self.rollout.analysis) && !(self.rollout.strategy in ['InPlace', 'Replace']))",
         message="gateway.mode Direct neither splits nor counts requests: remove rollout.steps and rollout.analysis and "
         "use rollout.strategy Surge, Recreate or Auto, or use mode Gateway",
     ),

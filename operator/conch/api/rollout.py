@@ -16,6 +16,9 @@ DEFAULT_PROGRESS_DEADLINE_SECONDS: Final = 600
 DEFAULT_KEEP_WARM_SECONDS: Final = 30
 DEFAULT_REVISION_HISTORY_LIMIT: Final = 5
 
+TURNED_MOST: Final = 1000
+"""Pods that an in-place change can be about."""
+
 Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 
@@ -27,6 +30,8 @@ class Strategy(StrEnum):
     """The first of the others that fits."""
     SURGE = "Surge"
     """New pods beside the old ones, which stay until the new revision has proven itself."""
+    IN_PLACE = "InPlace"
+    """The pods stay, and change their model one after the other; the only one loads the new beside the old."""
     REPLACE = "Replace"
     """One pod after the other: each new one gets what an old one had."""
     RECREATE = "Recreate"
@@ -54,8 +59,9 @@ class Rollout(ApiModel):
     strategy: Annotated[
         Strategy,
         Field(
-            description="Surge: new pods beside the old ones. Replace: one after the other, without another GPU. "
-            "Recreate: the old end before the new start. Auto: the first of these that there is room for."
+            description="Surge: new pods beside the old ones. InPlace: the same pods change their model, if nothing "
+            "else changes; otherwise as Auto. Replace: one after the other, without another GPU. Recreate: the old end "
+            "before the new start. Auto: the first of these that there is room for."
         ),
     ] = Strategy.AUTO
     steps: Annotated[
@@ -189,6 +195,18 @@ class RolloutStatus(ApiModel):
     weight: Annotated[Percent, Field(description="What the new revision is to have now.")] = 0
     stable_replicas: Count = 0
     candidate_replicas: Count = 0
+    turned: Annotated[
+        tuple[ShortText, ...],
+        Field(max_length=TURNED_MOST, description="InPlace: the pods that are to serve the new revision."),
+    ] = ()
+    turn: Annotated[Count, Field(description="InPlace: how often that was changed; agents follow the latest word.")] = 0
+    beside: Annotated[
+        bool,
+        Field(
+            description="InPlace: whether pods load the new model beside the old one, and answer all the time; "
+            "otherwise each gets no requests while it changes."
+        ),
+    ] = False
     ready: Annotated[Count, Field(description="Most of its pods that were verified at a time, in this phase.")] = 0
     observed_since: Annotated[
         Timestamp | None, Field(description="Since when every gateway sends it the share of this step.")

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from conch.api.autoscaling import AutoscalingStatus
 from conch.api.reasons import Reason
-from conch.api.rollout import CommandStatus, RejectedRevision, RolloutStatus
+from conch.api.rollout import TURNED_MOST, CommandStatus, RejectedRevision, RolloutStatus
 from conch.api.types import ApiModel, Count, Digest, Message, Resolved, ShortText, Timestamp
 
 Generation = Annotated[int, Field(ge=0, le=2**53)]
@@ -44,11 +44,15 @@ class Condition(ApiModel):
 
 
 class ServedRevision(ApiModel):
-    """A revision and the workload that its pods live in."""
+    """A revision and the workload that stands for it."""
 
     revision: ShortText
     version: Annotated[int, Field(ge=1, le=2**31 - 1)]
     workload: ShortText
+    host: Annotated[
+        ShortText | None,
+        Field(description="The workload whose pods serve it, since they were changed to it in place."),
+    ] = None
     digest: Annotated[Digest | None, Field(description="Digest of the files that every pod of it must have.")] = None
     resolved: Annotated[
         Resolved | None, Field(description="What the source's name stood for when they were fetched.")
@@ -57,12 +61,22 @@ class ServedRevision(ApiModel):
         bool, Field(description="Whether a pod has loaded these files; from then on they are the revision's for good.")
     ] = False
 
+    @property
+    def home(self) -> str:
+        """The workload whose Deployment makes its pods."""
+        return self.host or self.workload
+
 
 class TrafficShare(ApiModel):
     """What one workload gets of the traffic; gateways follow it."""
 
     revision: ShortText
     workload: ShortText
+    host: Annotated[ShortText | None, Field(description="The workload whose pods serve it, if not its own.")] = None
+    pods: Annotated[
+        tuple[ShortText, ...] | None,
+        Field(max_length=TURNED_MOST, description="Of these pods only those of these names, if given."),
+    ] = None
     weight: Annotated[int, Field(ge=0, le=100, description="Percent of the requests.")]
     draining: Annotated[
         tuple[ShortText, ...],
@@ -76,6 +90,11 @@ class TrafficShare(ApiModel):
         Timestamp | None,
         Field(description="Since when nothing new goes to pods that are about to be removed, or to any of them."),
     ] = None
+
+    @property
+    def home(self) -> str:
+        """The workload whose Service lists its servers."""
+        return self.host or self.workload
 
 
 class GatewayStatus(ApiModel):

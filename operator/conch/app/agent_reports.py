@@ -21,6 +21,7 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
+from conch.core.in_place import shares_home
 from conch.core.observed import ObservedPod
 from conch.core.rollout.machine import UNDER_WAY
 from conch.kube.reflector import ObjectKey
@@ -140,6 +141,9 @@ class AgentReports:
         owner = self._view.model_deployment(key)
         if owner is None or isinstance(owner.spec, InvalidSpec):
             return _SERVING_SECONDS
+        if shares_home(owner.status.stable, owner.status.candidate):
+            # It prepares another model, or changes to it.
+            return _STARTING_SECONDS
         if _is_judged(owner.status, owner.spec):
             return _JUDGED_SECONDS
         if owner.spec.autoscaling is None:

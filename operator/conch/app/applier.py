@@ -6,9 +6,9 @@ from typing import Any, Final, assert_never
 
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
+from conch.app.agent_orders import AgentOrder, tell_agents
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
-from conch.app.pin_orders import tell_pins
 from conch.app.projections import CHILD_RESOURCES, controller_of
 from conch.app.sample_book import SampleBook
 from conch.core.actions import (
@@ -20,12 +20,13 @@ from conch.core.actions import (
     MarkForRemoval,
     OpenWindow,
     TellPin,
+    TellTurn,
 )
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError
 
-_PINS_SECONDS: Final = 2.0
+_ORDERS_SECONDS: Final = 2.0
 
 
 class Applier:
@@ -59,18 +60,18 @@ class Applier:
                 await self._mark(action, owner)
             case DeleteEndpoints():
                 await self._delete_endpoints(action, owner)
-            case TellPin():
-                await self.tell_pins([action], owner)
+            case TellPin() | TellTurn():
+                await self.tell_agents([action], owner)
             case OpenWindow():
                 self._samples.open(owner.uid, action.name)
             case _:
                 assert_never(action)
 
-    async def tell_pins(self, orders: Sequence[TellPin], owner: ModelDeployment) -> None:
-        """Tell pods their pins, all at once, and for two seconds at most: an agent that is silent holds nobody up."""
+    async def tell_agents(self, orders: Sequence[AgentOrder], owner: ModelDeployment) -> None:
+        """Give the orders all at once, and for two seconds at most: an agent that is silent holds nobody up."""
         if orders:
-            within = min(_PINS_SECONDS, self._fence())
-            await tell_pins(orders, owner, installation_key=self._installation_key, within_seconds=within)
+            within = min(_ORDERS_SECONDS, self._fence())
+            await tell_agents(orders, owner, installation_key=self._installation_key, within_seconds=within)
 
     async def _apply(self, action: Apply, owner: ModelDeployment, facts: Facts) -> None:
         """Write a child if it is absent or controlled by its owner: a forced apply alone takes over a stranger's."""

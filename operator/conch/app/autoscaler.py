@@ -22,6 +22,7 @@ from conch.app.cluster_view import ClusterView
 from conch.app.gateway_reports import GatewayReports
 from conch.app.scaling_signals import SignalReader
 from conch.core.autoscaling import autoscaling_of, count_before, instances_before, scaling_floor, serving_workload
+from conch.core.in_place import pods_as_they_serve
 from conch.core.scaling.decide import decide
 from conch.core.scaling.settings import Metric, ScalingSettings, scaling_settings
 from conch.core.scaling.state import ScalingState
@@ -140,7 +141,8 @@ class Autoscaler:
     def _decide(self, key: ObjectKey, known: _Known, settings: ScalingSettings, owner: ModelDeployment) -> None:
         assert not isinstance(owner.spec, InvalidSpec)  # noqa: S101 - nothing is asked for by one
         at = self._clock()
-        pods = [replace(pod, report=self._reports.answer(pod.uid).report) for pod in self._view.pods(key)]
+        told = (replace(pod, report=self._reports.answer(pod.uid).report) for pod in self._view.pods(key))
+        pods = pods_as_they_serve(told, owner.status)
         gateways = self._gateways.seen(key)
         signals = known.reader.read(
             gateways,

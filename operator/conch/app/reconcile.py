@@ -13,6 +13,7 @@ from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import ModelDeployment
 from conch.api.status import ModelDeploymentStatus
 from conch.app import metrics
+from conch.app.agent_orders import AgentOrder
 from conch.app.agent_reports import AgentReports
 from conch.app.applier import Applier
 from conch.app.autoscaler import Autoscaler
@@ -22,8 +23,9 @@ from conch.app.gateway_reports import GatewayReports
 from conch.app.happenings import happenings
 from conch.app.rollout_metrics import count_changes
 from conch.app.sample_book import SampleBook
-from conch.core.actions import Delete, TellPin
+from conch.core.actions import Delete
 from conch.core.exposure import mode_of
+from conch.core.in_place import as_they_serve
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
@@ -123,11 +125,12 @@ class Reconciler:
         failure: Exception | None = None
         try:
             for action in decided.actions:
-                if isinstance(action, TellPin):
+                if isinstance(action, AgentOrder):
                     continue
                 await self._applier.carry_out(action, owner, facts)
                 metrics.ACTIONS.labels(type(action).__name__, _child_kind(action)).inc()
-            await self._applier.tell_pins([action for action in decided.actions if isinstance(action, TellPin)], owner)
+            orders = [action for action in decided.actions if isinstance(action, AgentOrder)]
+            await self._applier.tell_agents(orders, owner)
         except NotLeadingError:
             raise
         except Exception as error:
@@ -147,18 +150,13 @@ class Reconciler:
 
     def _observe(self, key: ObjectKey, owner: ModelDeployment, facts: Facts) -> Observed:
         pods = []
-        for observed in self._view.pods(key):
-            answer = self._reports.answer(observed.uid)
+        for pod in self._view.pods(key):
+            answer = self._reports.answer(pod.uid)
             pods.append(
-                replace(
-                    observed,
-                    report=answer.report,
-                    key_refused=answer.key_refused,
-                    agent_unreachable=answer.unreachable,
-                )
+                replace(pod, report=answer.report, key_refused=answer.key_refused, agent_unreachable=answer.unreachable)
             )
         gateways = self._gateways.seen(key)
-        return Observed(
+        seen = Observed(
             children=self._view.children(key),
             pods=tuple(pods),
             strangers=dict(facts.strangers),
@@ -166,9 +164,10 @@ class Reconciler:
             secret_known=facts.secret_known,
             gateways=gateways,
             port=self._view.ports.port_of(owner) if mode_of(owner) is GatewayMode.GATEWAY else None,
-            window=self._samples.read(owner.uid, gateways, pods),
             scaling=self._autoscaler.scaling(owner),
         )
+        observed = as_they_serve(seen, owner.status)
+        return replace(observed, window=self._samples.read(owner.uid, gateways, observed.pods))
 
     async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:
         """Write the status this plan was made from and for; False when the object has moved on meanwhile."""

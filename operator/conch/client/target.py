@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from conch.api import names
 from conch.api.model_deployment import InvalidSpec, ModelDeployment, parse
 from conch.api.pod import GRPC_PORT, HTTP_PORT
+from conch.api.status import TrafficShare
 from conch.app.projections import project_pod
 from conch.client.errors import ClientError, NothingReadyError
 from conch.core.observed import ObservedPod
@@ -77,9 +78,10 @@ async def has_gone(client: KubeClient, target: Target) -> bool:
 def choose_model_pod(owner: ModelDeployment, pods: Iterable[Json], *, avoid: Set[str] = NOBODY) -> Target:
     """A ready pod of the revision that has the traffic, else of the candidate. Raises NothingReadyError."""
     serving = [pod for pod in map(project_pod, pods) if _serves(pod)]
-    draining = {name for share in owner.status.traffic for name in share.draining}
+    shares = {share.workload: share for share in owner.status.traffic}
     for served in filter(None, (owner.status.stable, owner.status.candidate)):
-        if theirs := [pod for pod in serving if pod.workload == served.workload and pod.name not in draining]:
+        share = shares.get(served.workload)
+        if theirs := [pod for pod in serving if pod.workload == served.home and _gets_requests(pod.name, share)]:
             pod = _first(theirs, avoid)
             return Target(
                 namespace=owner.namespace,
@@ -92,6 +94,12 @@ def choose_model_pod(owner: ModelDeployment, pods: Iterable[Json], *, avoid: Set
             )
     held = " With --via-gateway a request waits for a replica." if owner.status.gateway else ""
     raise NothingReadyError(f"No pod of {owner.namespace}/{owner.name} is ready; {_why(owner)} tells why.{held}")
+
+
+def _gets_requests(name: str, share: TrafficShare | None) -> bool:
+    if share is None:
+        return True
+    return name not in share.draining and (share.pods is None or name in share.pods)
 
 
 def choose_gateway(owner: ModelDeployment, pods: Iterable[Json], *, namespace: str, avoid: Set[str] = NOBODY) -> Target:

@@ -42,6 +42,17 @@ class TellPin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TellTurn:
+    """Tell a pod's agent which revision of a change it is to serve; the kubelet brings the same, only later."""
+
+    pod: str
+    address: str
+    change: str
+    turn: int
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class MarkForRemoval:
     """Let the Deployment's controller remove this pod before others: it has been drained."""
 
@@ -63,4 +74,4 @@ class OpenWindow:
     name: str
 
 
-Action = Apply | EnsureAdminKey | Delete | TellPin | MarkForRemoval | DeleteEndpoints | OpenWindow
+Action = Apply | EnsureAdminKey | Delete | TellPin | TellTurn | MarkForRemoval | DeleteEndpoints | OpenWindow

@@ -1,12 +1,14 @@
 """The children of an object: what each of its workloads was created as, and every object as it should be now."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from conch.api import names
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
+from conch.api.status import ServedRevision
 from conch.core.cache_fallback import template_of
-from conch.core.desired.assignment import assignment_config_map
+from conch.core.desired.assignment import assignment_config_map, change_to
 from conch.core.desired.deployment import deployment
 from conch.core.desired.disruption_budget import disruption_budget
 from conch.core.desired.gateway_slice import gateway_slice
@@ -34,7 +36,7 @@ def records_of(
     """
     records = []
     for served in succession.workloads:
-        record = observed.record_of(owner.uid, names.workload_object(owner.name, served.workload))
+        record = _record_of(owner, observed, served.workload)
         if (
             record is None
             and isinstance(owner.spec, ModelDeploymentSpec)
@@ -56,6 +58,10 @@ def records_of(
     return tuple(records)
 
 
+def _record_of(owner: ModelDeployment, observed: Observed, workload: str) -> WorkloadRecord | None:
+    return observed.record_of(owner.uid, names.workload_object(owner.name, workload))
+
+
 def desired_children(
     owner: ModelDeployment,
     policy: InstallationPolicy,
@@ -67,27 +73,48 @@ def desired_children(
     now: datetime,
 ) -> tuple[DesiredObject, ...]:
     """Every child as it should be, in the order in which they need each other."""
-    pins = {served.workload: pin_of(served) for served in succession.workloads}
     objects: list[DesiredObject] = []
     if policy.network_access is not None:
         # Before any pod is there, and open before the Service leads to pods.
         objects.append(network_policy(owner, policy.network_access, to_all_clients=routing.exposure.opens_pods))
-    for record in records:
-        instances = _instances(owner, record, observed)
-        objects += [
-            workload_record(owner, record),
-            assignment_config_map(owner, record, policy.source_policy, pins.get(record.workload), instances),
-            deployment(
-                owner, record, template_of(owner, record, observed, now), routing.staffings[record.workload].replicas
-            ),
-        ]
+    objects += [workload_record(owner, record) for record in records]
+    by_workload = {record.workload: record for record in records}
+    for home, asked in routing.replicas.items():
+        maker = by_workload.get(home) or _record_of(owner, observed, home)
+        if maker is None:
+            # Deleted by hand: its Deployment stays as it is.
+            continue
+        tenants = [served for served in succession.workloads if served.home == home]
+        if assigned := _assigned(owner, home, tenants, by_workload, routing, policy, observed):
+            objects.append(assigned)
+        objects.append(deployment(owner, maker, template_of(owner, maker, observed, now), asked))
     if routing.exposure.port is not None:
-        workloads = (*(served.workload for served in succession.workloads), *routing.retiring)
-        objects += [workload_service(owner, workload) for workload in workloads]
+        objects += [workload_service(owner, home) for home in routing.homes]
     objects += _address(owner, succession, routing.exposure)
     if replicas > 0:
         objects += _disruption_budgets(owner, succession, routing)
     return tuple(objects)
+
+
+def _assigned(
+    owner: ModelDeployment,
+    home: str,
+    tenants: Sequence[ServedRevision],
+    records: Mapping[str, WorkloadRecord],
+    routing: Routing,
+    policy: InstallationPolicy,
+    observed: Observed,
+) -> DesiredObject | None:
+    """What the pods of a home are to serve: one revision, or the second of two where it is their turn."""
+    known = [(records[served.workload], pin_of(served)) for served in tenants if served.workload in records]
+    if not known or known[0][0].workload != tenants[0].workload:
+        return None
+    record, pin = known[0]
+    change = None
+    if len(known) > 1 and routing.rollout is not None:
+        change = change_to(*known[1], routing.rollout, policy.source_policy)
+    instances = _instances(owner, home, observed)
+    return assignment_config_map(owner, home, record, policy.source_policy, pin, instances, change)
 
 
 def _disruption_budgets(owner: ModelDeployment, succession: Succession, routing: Routing) -> list[DesiredObject]:
@@ -95,10 +122,10 @@ def _disruption_budgets(owner: ModelDeployment, succession: Succession, routing:
     first = succession.stable or succession.candidate
     return [
         disruption_budget(
-            owner, served.workload, evictions=routing.staffings[served.workload].evictions, is_candidate=served != first
+            owner, served.home, evictions=routing.staffings[served.workload].evictions, is_candidate=served != first
         )
         for served in succession.workloads
-        if served == first or succession.weight_of(served) > 0
+        if first and (served == first or (succession.weight_of(served) > 0 and served.home != first.home))
     ]
 
 
@@ -108,7 +135,7 @@ def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure)
     if succession.serving is None:
         return objects
     if exposure.selects_pods:
-        objects.append(direct_service(owner, succession.serving.workload))
+        objects.append(direct_service(owner, succession.serving.home))
     elif exposure.port is not None:
         objects.append(gateway_service(owner, exposure.port))
     if exposure.port is not None and exposure.listed is not None:
@@ -116,10 +143,10 @@ def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure)
     return objects
 
 
-def _instances(owner: ModelDeployment, record: WorkloadRecord, observed: Observed) -> int | None:
-    """What every server of a workload is to have; None as its model says. What cannot be read changes nothing."""
+def _instances(owner: ModelDeployment, home: str, observed: Observed) -> int | None:
+    """What every server of a home is to have; None as its model says. What cannot be read changes nothing."""
     if isinstance(owner.spec, InvalidSpec):
-        name = names.workload_object(owner.name, record.workload)
+        name = names.workload_object(owner.name, home)
         live = observed.children.get(ChildId(kind=ChildKind.CONFIG_MAP, name=name))
         return live.instances if isinstance(live, ObservedAssignment) and live.belongs_to(owner.uid) else None
     asked = owner.spec.runtime.instances

@@ -73,7 +73,8 @@ def _of(
             refuted.add(pod.name)
         elif (
             not answers_as_recorded(pod, served, policy)
-            and not (proven and _cannot_be_asked(pod))
+            # The kubelet's word has to do, once the revision is proven.
+            and not (proven and pod.cannot_be_asked)
             and _is_kept_waiting(pod, listed, proven=proven)
         ):
             waiting.add(pod.name)
@@ -93,11 +94,6 @@ def _is_kept_waiting(pod: ObservedPod, listed: frozenset[str] | None, *, proven:
     if listed is None:
         return not proven
     return pod.name in listed
-
-
-def _cannot_be_asked(pod: ObservedPod) -> bool:
-    """Whether its agent was tried and says nothing; then the kubelet's word has to do, once the revision is proven."""
-    return pod.report is None and (pod.agent_unreachable or pod.key_refused)
 
 
 def _is_refuted(pod: ObservedPod, policy: GoldenSetPolicy) -> bool:

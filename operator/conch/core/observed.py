@@ -203,6 +203,11 @@ class ObservedPod:
     """The agent was asked several times and never answered."""
 
     @property
+    def cannot_be_asked(self) -> bool:
+        """Whether its agent was tried and says nothing."""
+        return self.report is None and (self.agent_unreachable or self.key_refused)
+
+    @property
     def lacks_room(self) -> bool:
         """Whether it has no node for want of what other pods hold: they would make room for it by ending."""
         return not self.scheduled and (self.gated or any(said in self.unschedulable_message for said in _SHORTAGES))
@@ -261,6 +266,8 @@ class Observed:
     port: int | None = None
     window: ObservedWindow | None = None
     scaling: ScalingView | None = None
+    homes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The workloads whose pods are another one's -> that one (in_place.py)."""
 
     @property
     def slices(self) -> tuple[ObservedSlice, ...]:
@@ -268,7 +275,8 @@ class Observed:
         return tuple(child for child in self.children.values() if isinstance(child, ObservedSlice))
 
     def deployment_of(self, workload: str) -> ObservedDeployment | None:
-        """The Deployment of this workload, if it is there."""
+        """The Deployment that makes this workload's pods, if it is there."""
+        workload = self.homes.get(workload, workload)
         deployments = (child for child in self.children.values() if isinstance(child, ObservedDeployment))
         return next((deployment for deployment in deployments if deployment.workload == workload), None)
 

@@ -6,7 +6,7 @@ Agents load nothing else, and what one of them has loaded stays: replicas of one
 from collections.abc import Iterator
 from typing import Final
 
-from conch.api.assignment import AgentPhase, AgentReport, Pin
+from conch.api.assignment import AgentPhase, AgentReport, ChangeReport, Pin
 from conch.api.status import ServedRevision
 from conch.core.observed import Observed
 
@@ -29,12 +29,13 @@ def pinned(served: ServedRevision, declared: str | None, observed: Observed) -> 
     return _described(served, reports, observed)
 
 
-def _described(served: ServedRevision, reports: list[AgentReport], observed: Observed) -> ServedRevision:
+def _described(served: ServedRevision, reports: list[AgentReport | ChangeReport], observed: Observed) -> ServedRevision:
     """With what the source's name stood for, and whether a pod has loaded the files."""
     same = [report for report in reports if report.digest == served.digest]
     resolved = next((report.resolved for report in same if report.resolved), None)
     ready = {pod.name for pod in observed.pods if pod.workload == served.workload and pod.ready}
-    loaded = served.loaded or bool(ready) or any(report.phase is AgentPhase.READY for report in same)
+    serve = any(isinstance(report, AgentReport) and report.phase is AgentPhase.READY for report in same)
+    loaded = served.loaded or bool(ready) or serve
     return served.model_copy(update={"resolved": served.resolved or resolved, "loaded": loaded})
 
 
@@ -59,8 +60,21 @@ def _none_can_serve(served: ServedRevision, observed: Observed) -> bool:
     )
 
 
-def _fetched(served: ServedRevision, observed: Observed) -> Iterator[AgentReport]:
+def _fetched(served: ServedRevision, observed: Observed) -> Iterator[AgentReport | ChangeReport]:
     """What this revision's agents say of files that they hold."""
     for pod in observed.pods_of(served.workload):
         if pod.report and pod.report.digest and pod.report.revision == served.revision:
             yield pod.report
+    for change in changes_to(served, observed):
+        if change.digest:
+            yield change
+
+
+def changes_to(served: ServedRevision, observed: Observed) -> Iterator[ChangeReport]:
+    """What is said of a revision by the pods that prepare it while they serve another one."""
+    if served.host is None:
+        return
+    for pod in observed.pods:
+        change = pod.report.change if pod.report and not pod.deleting else None
+        if change is not None and change.revision == served.revision:
+            yield change

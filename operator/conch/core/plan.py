@@ -9,7 +9,7 @@ from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
 from conch.core.acknowledgement import acknowledged_by_heard
-from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, TellPin
+from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, TellPin, TellTurn
 from conch.core.autoscaling import autoscaled
 from conch.core.cache_fallback import decided_after
 from conch.core.children import desired_children, records_of
@@ -19,6 +19,7 @@ from conch.core.evictions import given_up_after
 from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
 from conch.core.findings.scheduler import silence_due_after
 from conch.core.history import kept_records, remembered, spec_with, to_go_back_to
+from conch.core.in_place import as_they_serve, shares_home
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
 from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy
@@ -26,7 +27,7 @@ from conch.core.removals import removals
 from conch.core.revision import revision_of
 from conch.core.rollout.commands import Obeyed, answer_due_after, obey
 from conch.core.rollout.machine import UNDER_WAY, window_of
-from conch.core.routing import route
+from conch.core.routing import Routing, route
 from conch.core.situation import Situation
 from conch.core.status import render_status
 from conch.core.succession import Succession, succeed, without_spec
@@ -57,6 +58,7 @@ class Plan:
 
 def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPolicy, now: datetime) -> Plan:
     """Plan one object. Pure: the same arguments give the same plan, and a plan that was carried out plans no action."""
+    observed = as_they_serve(observed, owner.status)
     records = remembered(owner, observed)
     past = to_go_back_to(records, owner.status)
     asked = revision_of(owner.spec) if isinstance(owner.spec, ModelDeploymentSpec) else None
@@ -103,6 +105,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
             *writes,
             *removals(owner, observed, succession, routing, desired, _kept(owner, records, succession)),
             *_pin_orders(observed, succession),
+            *_turn_orders(observed, succession, routing),
             *(_windows(observed, succession) if routing.exposure.port is not None else ()),
         )
     )
@@ -212,8 +215,24 @@ def _pin_orders(observed: Observed, succession: Succession) -> list[TellPin]:
         TellPin(pod=pod.name, address=pod.ip, revision=served.revision, pin=pin)
         for served in succession.workloads
         if (pin := pin_of(served)) is not None
-        for pod in observed.pods_of(served.workload)
-        if pod.ip and pod.report and pod.report.revision == served.revision and pod.report.pin != pin
+        for pod in observed.pods
+        if pod.ip and not pod.deleting and pod.report
+        for told in (pod.report, pod.report.change)
+        if told is not None and told.revision == served.revision and told.pin != pin
+    ]
+
+
+def _turn_orders(observed: Observed, succession: Succession, routing: Routing) -> list[TellTurn]:
+    """For every pod that is at the other of a change's two revisions."""
+    stable, candidate, rollout = succession.stable, succession.candidate, routing.rollout
+    if stable is None or candidate is None or rollout is None or not shares_home(stable, candidate):
+        return []
+    both = (stable, candidate)
+    return [
+        TellTurn(pod=pod.name, address=pod.ip, change=rollout.id, turn=rollout.turn, revision=wanted.revision)
+        for pod in (pod for served in both for pod in observed.pods_of(served.workload))
+        for wanted in (candidate if pod.name in rollout.turned else stable,)
+        if pod.ip and pod.report and pod.report.changes_in_place and pod.report.revision not in ("", wanted.revision)
     ]
 
 

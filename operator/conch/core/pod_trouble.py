@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from conch.api.assignment import AgentPhase
+from conch.api.assignment import AgentPhase, ChangeReport
 from conch.api.pod import TRITON_CONTAINER
 from conch.api.reasons import Reason
 from conch.core.finding import Finding, stalled
@@ -42,6 +42,15 @@ def failed_agent(pods: Sequence[ObservedPod]) -> Finding | None:
             report.reason or Reason.MODEL_LOAD_FAILED,
             f"{report.message} ({len(reports)} of {len(pods)} pods; tried again with back-off)",
         )
+    return None
+
+
+def failed_change(changes: Sequence[ChangeReport], *, lasting: bool = False) -> Finding | None:
+    """A pod that serves one revision and fails to prepare another; with `lasting`, again and again."""
+    for change in changes:
+        if change.phase is AgentPhase.FAILED and not change.refused and (not lasting or change.attempts >= _ATTEMPTS):
+            reason = change.reason or Reason.MODEL_LOAD_FAILED
+            return stalled(reason, f"{change.message} (while the old version serves; tried again with back-off)")
     return None
 
 

@@ -29,16 +29,18 @@ def removals(
         for object_ in desired
         if object_.id == ChildId(kind=ChildKind.SERVICE, name=names.service(owner.name))
     )
+    # Of a workload whose pods are another one's nothing but its record is there.
     workloads = (*(served.workload for served in succession.workloads), *routing.retiring)
-    in_use = {names.workload_object(owner.name, workload) for workload in workloads}
+    in_use = {names.workload_object(owner.name, home) for home in routing.homes}
+    records = in_use | {names.workload_object(owner.name, workload) for workload in workloads}
 
     def unwanted(live: ObservedChild) -> bool:
         if live.id in wanted or live.deleting or not live.belongs_to(owner.uid):
             return False
         if live.id.kind in (ChildKind.POD_DISRUPTION_BUDGET, ChildKind.ENDPOINT_SLICE, ChildKind.NETWORK_POLICY):
             return True
-        if live.id.kind is ChildKind.CONTROLLER_REVISION and live.id.name in remembered:
-            return False
+        if live.id.kind is ChildKind.CONTROLLER_REVISION:
+            return switched and live.id.name not in records | remembered
         return switched and (live.id.name not in in_use or live.id.kind is ChildKind.SERVICE)
 
     left_behind = routing.exposure.left_behind

@@ -11,13 +11,14 @@ from conch.api.spec import ModelDeploymentSpec
 _LIVE: Final = {"replicas", "autoscaling", "suspend", "gateway", "rollout"}
 """Fields that change what runs, and need no other pods."""
 _LIVE_OF_RUNTIME: Final = "instances"
+_LIVE_OF_MODEL: Final = "gpu_memory"
 
 _QUANTITIES = {"cpu", "memory", "sharedMemory", "size"}
 
 
 def revision_part(spec: ModelDeploymentSpec) -> dict[str, Any]:
     """What of a spec makes its revision, as in YAML without defaults; the rest may change without other pods."""
-    exclude: dict[str, Any] = {**dict.fromkeys(_LIVE, True), "runtime": {_LIVE_OF_RUNTIME}}
+    exclude: dict[str, Any] = {**dict.fromkeys(_LIVE, True), "runtime": {_LIVE_OF_RUNTIME}, "model": {_LIVE_OF_MODEL}}
     part = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=exclude)
     gpu = part.get("gpu", {})
     if not spec.gpu.claims and gpu.get("count") == COUNT_DEFAULT:

@@ -1,15 +1,17 @@
 """How requests are to reach the object: what clients call, which pods serve, and where the gateways send it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from conch.api.model_deployment import ModelDeployment
+from conch.api.rollout import RolloutStatus
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import GatewayStatus, TrafficShare
 from conch.core.acknowledgement import acknowledged
 from conch.core.exposure import Exposure, expose
 from conch.core.held_back import NOBODY, held_back
+from conch.core.in_place import Turns, shares_home, take_turns
 from conch.core.observed import Observed
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.verified import golden_policy
@@ -25,6 +27,10 @@ class Routing:
     exposure: Exposure
     staffings: Mapping[str, Staffing]
     """The pods of every workload, by its id."""
+    replicas: Mapping[str, int]
+    """What the Deployment of each home asks for."""
+    rollout: RolloutStatus | None
+    """The rollout, with whose turn it is where pods change their model in place."""
     traffic: tuple[TrafficShare, ...]
     gateway: GatewayStatus | None
     """The object's place at the gateways; None where they have nothing to do with it."""
@@ -33,6 +39,12 @@ class Routing:
     def retiring(self) -> tuple[str, ...]:
         """The workloads that only finish what they have: they stay as they are until then."""
         return tuple(share.workload for share in self.traffic if share.workload not in self.staffings)
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The workloads whose pods serve, or finish what they have."""
+        retiring = (share.home for share in self.traffic if share.workload not in self.staffings)
+        return tuple(dict.fromkeys((*self.replicas, *retiring)))
 
 
 def route(
@@ -51,21 +63,27 @@ def route(
     # A Service on the pods themselves sends to each that is ready.
     through_gateways = exposure.port is not None
     held = held_back(status, succession, observed, golden_policy(spec) if spec else None) if through_gateways else {}
-    staffings = {
-        served.workload: staff(
-            served.workload,
-            succession.replicas_of(served, replicas),
-            share_of(status, served.workload),
-            observed,
-            held=held.get(served.workload, NOBODY),
-            gets_share=succession.is_due(served),
-            through_gateways=through_gateways,
-            acknowledged=everywhere,
-            policy=policy,
-            now=now,
-        )
-        for served in succession.workloads
-    }
+    turns = _turns(owner, succession, replicas, held, observed, acknowledged=everywhere, policy=policy, now=now)
+    if turns is not None:
+        succession = replace(succession, rollout=turns.rollout)
+        staffings, asked = turns.staffings, turns.replicas
+    else:
+        staffings = {
+            served.workload: staff(
+                served.workload,
+                succession.replicas_of(served, replicas),
+                share_of(status, served.workload),
+                observed,
+                held=held.get(served.workload, NOBODY),
+                gets_share=succession.is_due(served),
+                through_gateways=through_gateways,
+                acknowledged=everywhere,
+                policy=policy,
+                now=now,
+            )
+            for served in succession.workloads
+        }
+        asked = {served.home: staffings[served.workload].replicas for served in succession.workloads}
     traffic = share_out(status, succession, staffings, observed, acknowledged=everywhere, policy=policy, now=now)
     gateway = None
     if exposure.port is not None:
@@ -76,4 +94,40 @@ def route(
             unlisted_since=exposure.unlisted_since,
             unselected_since=exposure.unselected_since,
         )
-    return Routing(exposure=exposure, staffings=staffings, traffic=traffic, gateway=gateway)
+    return Routing(
+        exposure=exposure,
+        staffings=staffings,
+        replicas=asked,
+        rollout=succession.rollout,
+        traffic=traffic,
+        gateway=gateway,
+    )
+
+
+def _turns(
+    owner: ModelDeployment,
+    succession: Succession,
+    replicas: int,
+    held: Mapping[str, frozenset[str]],
+    observed: Observed,
+    *,
+    acknowledged: bool,
+    policy: InstallationPolicy,
+    now: datetime,
+) -> Turns | None:
+    """Of two revisions that are served by the same pods; None where each has its own."""
+    stable, candidate, rollout = succession.stable, succession.candidate, succession.under_way
+    if stable is None or candidate is None or rollout is None or not shares_home(stable, candidate):
+        return None
+    return take_turns(
+        rollout,
+        stable,
+        candidate,
+        replicas,
+        shares=(share_of(owner.status, stable.workload), share_of(owner.status, candidate.workload)),
+        held=(held.get(stable.workload, NOBODY), held.get(candidate.workload, NOBODY)),
+        observed=observed,
+        acknowledged=acknowledged,
+        policy=policy,
+        now=now,
+    )

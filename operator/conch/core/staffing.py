@@ -81,7 +81,7 @@ def _staffed(
         return Staffing(replicas=target)
     # Without that time, those that are listed have only been held back: one that is verified by now is to stay.
     draining = held.union(before.draining if before and before.draining_since else ())
-    serving = [pod for pod in _leaving_first(pods, draining)[: len(pods) - target] if pod.ready]
+    serving = [pod for pod in leaving_first(pods, draining)[: len(pods) - target] if pod.ready]
     leaving = tuple(sorted(pod.name for pod in serving))
     unmarked = tuple(pod for pod in serving if not pod.marked_for_removal)
     as_it_is = max(deployment.replicas, target)
@@ -114,7 +114,7 @@ def _replacements(wanted: int, pods: tuple[ObservedPod, ...], held: frozenset[st
     return 1 if wanted == 1 and serving and all(pod.node_cordoned for pod in serving) else 0
 
 
-def _leaving_first(pods: tuple[ObservedPod, ...], draining: frozenset[str]) -> list[ObservedPod]:
+def leaving_first(pods: tuple[ObservedPod, ...], draining: frozenset[str]) -> list[ObservedPod]:
     """In the order in which they leave, which is the Deployment controller's too once the first are marked.
 
     That knows nothing of what a node is about to go through: of pods that are marked already, it takes the youngest.

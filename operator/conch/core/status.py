@@ -49,7 +49,7 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         grpc_url=f"{'grpcs://' if is_tls else ''}{host}:{pod.GRPC_PORT}",
         stable=succession.stable,
         candidate=succession.candidate,
-        rollout=succession.rollout,
+        rollout=situation.routing.rollout,
         rejected=succession.rejected,
         past=succession.past,
         rolled_back_to=succession.rolled_back_to,

@@ -5,6 +5,7 @@ to the other (see rollout/machine.py). The first revision of an object has nothi
 candidate until all of its pods are verified. Whatever is no longer named here is removed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from conch.api.rollout import (
     RollbackCause,
     RolloutPhase,
     RolloutStatus,
+    Strategy,
 )
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
@@ -26,7 +28,8 @@ from conch.core.observed import Observed
 from conch.core.pinning import pinned
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.commands import Obeyed, with_rejected
-from conch.core.rollout.machine import FAILURES, UNDER_WAY, advance, begin, roll_back
+from conch.core.rollout.in_place_fit import misfit
+from conch.core.rollout.machine import FAILURES, NO_TRAFFIC_YET, UNDER_WAY, advance, begin, roll_back
 from conch.core.rollout.sight import look, look_back
 from conch.core.rollout.verified import golden_policy, ready_pods, verified_pods
 from conch.core.traffic_split import splits_traffic
@@ -83,8 +86,12 @@ class Succession:
         return self.under_way.weight if served == self.candidate else 100 - self.under_way.weight
 
     def is_due(self, served: ServedRevision) -> bool:
-        """Whether a revision that never had a share of the traffic gets one now."""
-        return self.proven and (served == self.stable or self.weight_of(served) > 0)
+        """Whether a revision that never had a share of the traffic gets one now.
+
+        A pod that is changed to it in place belongs to it from its turn on, and to nobody else.
+        """
+        has_pods = self.under_way is not None and bool(self.under_way.turned) and not self.under_way.beside
+        return self.proven and (served == self.stable or self.weight_of(served) > 0 or has_pods)
 
 
 def succeed(
@@ -101,7 +108,7 @@ def succeed(
     """One step from what status says, after the last command, towards the wanted revision."""
     known = _known(owner, obeyed)
     if known.stable is None:
-        return _first(known, owner, spec, wanted, observed, now)
+        return _first(known, owner, spec, wanted, observed, policy, now)
     if known.candidate is not None and known.rollout is not None and known.rollout.phase in UNDER_WAY:
         return _go_on(known, owner, spec, wanted, observed, acknowledged=acknowledged, policy=policy, now=now)
     stable = known.stable
@@ -111,7 +118,7 @@ def succeed(
     if _is_rejected(known, wanted):
         return replace(known, candidate=None)
     # Also where there are no replicas: what has proven itself stays until another has. It rests until there are some.
-    return _begin(known, owner, spec, wanted, now)
+    return _begin(known, owner, spec, wanted, observed, policy, now)
 
 
 def without_spec(
@@ -166,13 +173,25 @@ def _is_rejected(known: Succession, revision: str) -> bool:
     return any(rejected.revision == revision for rejected in known.rejected)
 
 
-def _listed(owner: ModelDeployment) -> frozenset[str]:
-    """Pods that get nothing new by what status says."""
-    return frozenset(name for share in owner.status.traffic for name in share.draining)
+def _listed(owner: ModelDeployment) -> Mapping[str, frozenset[str]]:
+    """By workload, the pods that get nothing new by what status says."""
+    return {share.workload: frozenset(share.draining) for share in owner.status.traffic}
+
+
+def _hosted(candidate: ServedRevision, stable: ServedRevision, rollout: RolloutStatus) -> ServedRevision:
+    """The candidate in the pods that it is to have: by this strategy those of the stable revision, or its own."""
+    host = stable.home if rollout.strategy is Strategy.IN_PLACE else None
+    return candidate if candidate.host == host else candidate.model_copy(update={"host": host})
 
 
 def _first(
-    known: Succession, owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, observed: Observed, now: datetime
+    known: Succession,
+    owner: ModelDeployment,
+    spec: ModelDeploymentSpec,
+    wanted: str,
+    observed: Observed,
+    policy: InstallationPolicy,
+    now: datetime,
 ) -> Succession:
     """Nothing is known to serve: the candidate is all there is."""
     candidate = known.candidate
@@ -180,7 +199,7 @@ def _first(
     is_other = candidate and candidate.revision != wanted and not _is_rejected(known, wanted)
     if candidate and is_other and has_traffic and spec.desired_replicas and ready_pods(candidate, observed):
         # It serves, if not with all of its pods: nothing is taken from it before another is proven.
-        return _begin(replace(known, stable=candidate, candidate=None), owner, spec, wanted, now)
+        return _begin(replace(known, stable=candidate, candidate=None), owner, spec, wanted, observed, policy, now)
     if candidate is None or is_other:
         known = _with_candidate(known, owner, spec, wanted)
     assert known.candidate is not None  # noqa: S101 - the lines above
@@ -201,22 +220,47 @@ def _with_candidate(known: Succession, owner: ModelDeployment, spec: ModelDeploy
 
 
 def _begin(
-    known: Succession, owner: ModelDeployment, spec: ModelDeploymentSpec, wanted: str, now: datetime
+    known: Succession,
+    owner: ModelDeployment,
+    spec: ModelDeploymentSpec,
+    wanted: str,
+    observed: Observed,
+    policy: InstallationPolicy,
+    now: datetime,
 ) -> Succession:
+    assert known.stable is not None  # noqa: S101 - the callers' promise
+    unfit = _misfit(owner, spec, known.stable, observed, policy)
+    if unfit is None and spec.rollout.strategy is Strategy.IN_PLACE:
+        # Within a second or two the agents are asked.
+        return known
     # A newer operator goes on with what an older one, without rollouts, has begun.
     is_begun = known.candidate is not None and known.candidate.revision == wanted
     begun = known if is_begun else _with_candidate(known, owner, spec, wanted)
-    assert begun.stable is not None  # noqa: S101 - the callers' promise
     assert begun.candidate is not None  # noqa: S101 - the line above
     rollout = begin(
         id_=begun.candidate.workload,
         revision=wanted,
-        from_revision=begun.stable.revision,
+        from_revision=known.stable.revision,
         policy=spec.rollout,
         replicas=spec.desired_replicas,
+        misfit=unfit or "",
         now=now,
     )
-    return replace(begun, rollout=rollout)
+    return replace(begun, rollout=rollout, candidate=_hosted(begun.candidate, known.stable, rollout))
+
+
+def _misfit(
+    owner: ModelDeployment,
+    spec: ModelDeploymentSpec,
+    stable: ServedRevision,
+    observed: Observed,
+    policy: InstallationPolicy,
+) -> str | None:
+    """Why pods cannot change in place, where it is asked for or may be what is left; None while that is open."""
+    if spec.rollout.strategy not in (Strategy.AUTO, Strategy.IN_PLACE):
+        return f"rollout.strategy is {spec.rollout.strategy}"
+    through_gateways = splits_traffic(owner, observed, under_way=True)
+    return misfit(owner, spec, stable, observed, through_gateways=through_gateways, policy=policy)
 
 
 def _go_on(
@@ -239,6 +283,7 @@ def _go_on(
         rollout = roll_back(rollout, RollbackCause.REVERTED, "the spec asks for the stable revision again")
     else:
         rollout = roll_back(rollout, RollbackCause.SUPERSEDED, f"the spec asks for revision {wanted} now")
+    before_any_turn = rollout.phase in NO_TRAFFIC_YET and not rollout.turned
     sight = look(
         rollout,
         spec=spec,
@@ -249,10 +294,12 @@ def _go_on(
         observed=observed,
         acknowledged=acknowledged,
         through_gateways=splits_traffic(owner, observed, under_way=True),
+        misfit=_misfit(owner, spec, stable, observed, policy) if before_any_turn else "",
         policy=policy,
         now=now,
     )
-    return _after(replace(known, candidate=candidate), advance(rollout, sight), now)
+    after = advance(rollout, sight)
+    return _after(replace(known, candidate=_hosted(candidate, stable, after)), after, now)
 
 
 def _after(known: Succession, after: RolloutStatus, now: datetime) -> Succession:

@@ -9,6 +9,7 @@ from conch.api.gateway import Gateway
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.acknowledgement import in_flight
 from conch.core.drain import begun, drained
+from conch.core.in_place import shares_home
 from conch.core.observed import Observed
 from conch.core.policy import InstallationPolicy
 from conch.core.staffing import Staffing
@@ -35,7 +36,7 @@ def share_out(
     if not succession.workloads:
         return status.traffic
     shares = [
-        _share(served, succession.weight_of(served), staffings[served.workload], before, now)
+        _share(served, succession, staffings[served.workload], before, now)
         for served in succession.workloads
         if (before := share_of(status, served.workload)) or succession.is_due(served)
     ]
@@ -66,15 +67,29 @@ def _most_first(shares: list[TrafficShare]) -> tuple[TrafficShare, ...]:
 
 
 def _share(
-    served: ServedRevision, weight: int, staffing: Staffing, before: TrafficShare | None, now: datetime
+    served: ServedRevision, succession: Succession, staffing: Staffing, before: TrafficShare | None, now: datetime
 ) -> TrafficShare:
     return TrafficShare(
         revision=served.revision,
         workload=served.workload,
-        weight=weight,
+        host=served.host,
+        pods=_own_pods(served, succession),
+        weight=succession.weight_of(served),
         draining=(*staffing.leaving, *sorted(staffing.held.difference(staffing.leaving)))[:_DRAINING_MOST],
         draining_since=begun(before, now) if staffing.leaving else None,
     )
+
+
+def _own_pods(served: ServedRevision, succession: Succession) -> tuple[str, ...] | None:
+    """Of a home's pods those that serve this revision; None for all of them.
+
+    The others' are no servers of the stable revision because they are listed in its `draining`: so a pod that comes
+    meanwhile serves that, whoever is away. What loads one model beside the other answers for both.
+    """
+    rollout = succession.under_way
+    if rollout is None or rollout.beside or not shares_home(succession.stable, served):
+        return None
+    return rollout.turned
 
 
 def share_of(status: ModelDeploymentStatus, workload: str) -> TrafficShare | None:

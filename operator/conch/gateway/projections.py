@@ -65,7 +65,13 @@ def project_object(live: Mapping[str, Any]) -> ObservedObject | None:
             generation=status.gateway.generation,
             gateway=gateway or Gateway(),
             shares=tuple(
-                RoutedShare(workload=share.workload, weight=share.weight, draining=frozenset(share.draining))
+                RoutedShare(
+                    workload=share.workload,
+                    host=share.host,
+                    weight=share.weight,
+                    pods=None if share.pods is None else frozenset(share.pods),
+                    draining=frozenset(share.draining),
+                )
                 for share in status.traffic
             ),
             desired_replicas=status.desired_replicas,

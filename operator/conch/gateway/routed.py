@@ -28,8 +28,17 @@ class RoutedShare:
     workload: str
     weight: int
     """Percent; 0 for one that only finishes what it has."""
+    host: str | None = None
+    """The workload whose pods serve it, if not its own."""
+    pods: frozenset[str] | None = None
+    """Names of those that serve it; None for all of them."""
     draining: frozenset[str] = frozenset()
     """Names of pods that get nothing new."""
+
+    @property
+    def home(self) -> str:
+        """The workload whose Service lists its servers."""
+        return self.host or self.workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +77,7 @@ class Snapshot:
 
     objects: Mapping[ObjectKey, RoutedObject] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[tuple[str, str], frozenset[Endpoint]] = field(default_factory=lambda: MappingProxyType({}))
-    """(namespace, workload) -> its ready servers, those in `draining` included."""
+    """(namespace, home) -> the ready servers there, those in `draining` included."""
     gateways: Mapping[ObjectKey, int] = field(default_factory=lambda: MappingProxyType({}))
     """How many gateways share the object's requests, as its public Service lists them; 1 where none is listed."""
     clients: tuple[Client, ...] | None = None
@@ -76,5 +85,11 @@ class Snapshot:
 
     def servers(self, object_: RoutedObject, share: RoutedShare) -> tuple[Endpoint, ...]:
         """The servers of a share that may get something new, in a fixed order."""
-        ready = self.endpoints.get((object_.namespace, share.workload), frozenset())
-        return tuple(sorted(endpoint for endpoint in ready if endpoint.pod not in share.draining))
+        ready = self.endpoints.get((object_.namespace, share.home), frozenset())
+        return tuple(
+            sorted(
+                endpoint
+                for endpoint in ready
+                if endpoint.pod not in share.draining and (share.pods is None or endpoint.pod in share.pods)
+            )
+        )

@@ -47,12 +47,12 @@ class Watch:
         self._gateways: dict[ObjectKey, int] = {}
         self._slices: dict[tuple[str, str], dict[str, WorkloadSlice]] = {}
         """(namespace, internal Service) -> its slices by their names."""
-        self._workloads: dict[tuple[str, str], str] = {}
-        """(namespace, internal Service) -> the workload that an object says it has there."""
+        self._homes: dict[tuple[str, str], str] = {}
+        """(namespace, internal Service) -> the workload whose servers an object says it lists."""
         self._public: dict[ObjectKey, dict[str, PublicSlice]] = {}
         self._listed: set[ObjectKey] = set()
         self._too_many: set[tuple[str, str]] = set()
-        """(namespace, workload) of those with more than ENDPOINTS_MOST, which the log tells once."""
+        """(namespace, home) of those with more than ENDPOINTS_MOST, which the log tells once."""
         self._snapshot: Snapshot | None = None
         self._model_deployments: Reflector[ObservedObject | None] = Reflector(
             client, resources.MODEL_DEPLOYMENTS, project=project_object, on_change=self.object_changed
@@ -109,20 +109,20 @@ class Watch:
             del self._objects[key]
         else:
             self._objects[key] = routed
-        self._workloads_changed(key, known, routed)
+        self._homes_changed(key, known, routed)
         self._changed()
 
-    def _workloads_changed(self, key: ObjectKey, before: RoutedObject | None, after: RoutedObject | None) -> None:
+    def _homes_changed(self, key: ObjectKey, before: RoutedObject | None, after: RoutedObject | None) -> None:
         namespace, name = key
-        old = {share.workload for share in before.shares} if before else set()
-        new = {share.workload for share in after.shares} if after else set()
-        for workload in old - new:
-            self._workloads.pop((namespace, names.workload_service(name, workload)), None)
-            self._endpoints.pop((namespace, workload), None)
-            self._too_many.discard((namespace, workload))
-        for workload in new - old:
-            service = (namespace, names.workload_service(name, workload))
-            self._workloads[service] = workload
+        old = {share.home for share in before.shares} if before else set()
+        new = {share.home for share in after.shares} if after else set()
+        for home in old - new:
+            self._homes.pop((namespace, names.workload_service(name, home)), None)
+            self._endpoints.pop((namespace, home), None)
+            self._too_many.discard((namespace, home))
+        for home in new - old:
+            service = (namespace, names.workload_service(name, home))
+            self._homes[service] = home
             self._gather(service)
 
     def slice_changed(
@@ -149,12 +149,12 @@ class Watch:
             self._changed()
 
     def _gather(self, service: tuple[str, str]) -> bool:
-        """Bring a workload's endpoints up to date; whether they are others now."""
-        workload = self._workloads.get(service)
-        if workload is None:
+        """Bring the endpoints of a Service up to date; whether they are others now."""
+        home = self._homes.get(service)
+        if home is None:
             # The slice may come before the status that names the workload; object_changed looks again.
             return False
-        key = (service[0], workload)
+        key = (service[0], home)
         ready = self._bounded(
             key, frozenset[Endpoint]().union(*(each.ready for each in self._slices.get(service, {}).values()))
         )

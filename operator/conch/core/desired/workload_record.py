@@ -33,9 +33,16 @@ def new_record(
         revision=revision,
         version=spec.model.version,
         spec_json=_text(revision_part(spec)),
-        pod_template_json=_text(pod_template(owner, spec, workload, policy)),
+        pod_template_json=pod_template_json(owner, spec, workload, policy),
         assignment_json=_text(assignment),
     )
+
+
+def pod_template_json(
+    owner: ModelDeployment, spec: ModelDeploymentSpec, workload: str, policy: InstallationPolicy
+) -> str:
+    """The pod template that a workload made from this spec would have now, as its record would hold it."""
+    return _text(pod_template(owner, spec, workload, policy))
 
 
 def workload_record(owner: ModelDeployment, record: WorkloadRecord) -> DesiredObject:

@@ -45,6 +45,8 @@ def next_split(strategy: Strategy, goal: int, replicas: int, fleet: Fleet, now: 
     # A rollout's strategy is never Auto: that is one of these from its beginning.
     if strategy is Strategy.REPLACE:
         return _replace(goal, replicas, fleet, now)
+    if strategy is Strategy.IN_PLACE:
+        return _in_place(goal, replicas, fleet, now)
     if strategy is Strategy.RECREATE:
         return _recreate(goal, replicas, fleet, now)
     return _surge(goal, replicas, fleet, now)
@@ -115,6 +117,24 @@ def _replace(goal: int, replicas: int, fleet: Fleet, now: Split) -> Split:
         stable += 1
     weight = _by_pods(stable, candidate, fleet, now)
     # On the way back it never gets more than it had, whatever becomes of the others.
+    return Split(stable=stable, candidate=candidate, weight=weight if goal else min(weight, now.weight))
+
+
+def _in_place(goal: int, replicas: int, fleet: Fleet, now: Split) -> Split:
+    """One pod at a time changes from one revision to the other; each has those that the other has not."""
+    wanted = pods_for(goal, replicas) if goal else 0
+    candidate = min(now.candidate, replicas)
+    if candidate < wanted:
+        candidate += 1 if fleet.candidate_ready >= candidate else 0
+    elif candidate > wanted:
+        # Pods that carry nothing change back first and at once.
+        idle = max(0, candidate - fleet.candidate_ready)
+        if idle:
+            candidate = max(wanted, candidate - idle)
+        else:
+            candidate -= 1 if fleet.stable_ready >= replicas - candidate else 0
+    stable = replicas - candidate
+    weight = _by_pods(stable, candidate, fleet, now)
     return Split(stable=stable, candidate=candidate, weight=weight if goal else min(weight, now.weight))
 
 

@@ -43,7 +43,7 @@ UNDER_WAY: Final = frozenset(
 FAILURES: Final = frozenset(RollbackCause) - {RollbackCause.SUPERSEDED, RollbackCause.REVERTED}
 """Causes after which the same spec does not start the revision again."""
 
-_NO_TRAFFIC_YET: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING)
+NO_TRAFFIC_YET: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,10 @@ class Sight:
     """Whether every gateway does what the status asks for."""
     through_gateways: bool = True
     """Whether the traffic can be split at all."""
+    misfit: str | None = ""
+    """Why the pods that there are cannot change to the candidate in place; empty if they can, None while it is open."""
+    refused: str = ""
+    """Why a pod that was to change in place cannot, in its agent's words."""
     stable_lost_patience: timedelta
     """How long the stable revision may be without a ready pod until a candidate that runs takes over without more ado.
 
@@ -84,11 +88,13 @@ class Sight:
 
 
 def begin(
-    *, id_: str, revision: str, from_revision: str, policy: Rollout, replicas: int, now: datetime
+    *, id_: str, revision: str, from_revision: str, policy: Rollout, replicas: int, misfit: str = "", now: datetime
 ) -> RolloutStatus:
-    """A rollout that starts now."""
+    """A rollout that starts now; `misfit` is why pods cannot change to its revision in place."""
     if policy.strategy is Strategy.AUTO:
         strategy, why = Strategy.SURGE, "Auto: new pods beside the old ones, as long as there is room for them"
+    elif policy.strategy is Strategy.IN_PLACE and misfit:
+        strategy, why = Strategy.SURGE, f"not InPlace: {misfit}"
     else:
         strategy, why = policy.strategy, "as spec.rollout.strategy says"
     steps = () if strategy is Strategy.RECREATE else policy.steps
@@ -101,6 +107,7 @@ def begin(
         steps=steps,
         phase=RolloutPhase.PROVISIONING,
         stable_replicas=replicas,
+        beside=strategy is Strategy.IN_PLACE and replicas == 1,
         deadline=timestamp(now + timedelta(seconds=policy.effective_progress_deadline_seconds)),
         started_at=timestamp(now),
     )
@@ -191,7 +198,7 @@ def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | 
         failed = next(check for check in sight.checks if check.verdict == Verdict.FAIL)
         return RollbackCause.ANALYSIS_FAILED, failed.message
     spares_capacity = rollout.strategy is not Strategy.SURGE
-    if sight.trouble and sight.trouble_lasts and (rollout.phase not in _NO_TRAFFIC_YET or spares_capacity):
+    if sight.trouble and sight.trouble_lasts and (rollout.phase not in NO_TRAFFIC_YET or spares_capacity):
         return RollbackCause.CANDIDATE_FAILED, sight.trouble
     if rollout.strategy is Strategy.RECREATE and rollout.weight == 0 and sight.no_room_for_long:
         # The old pods have ended for it, and what they had is not enough, or somebody else's now.
@@ -213,6 +220,9 @@ def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | 
 
 def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     rollout = _with_strategy_that_fits(rollout, sight)
+    if rollout.strategy is Strategy.IN_PLACE and sight.replicas == 1 and not rollout.turned:
+        # The others are no more: the only one must not be away.
+        rollout = rollout.model_copy(update={"beside": True})
     before = _split(rollout)
     if rescues := _takes_over(rollout, sight):
         skips = rollout.step < len(rollout.steps)
@@ -230,10 +240,10 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
         if rollout.observed_since and before.weight:
             # All of this step's share it had already.
             before = replace(before, weight=max(before.weight, goal_of(rollout)))
-        split = _held(split, before, sight.replicas)
+        split = _held(rollout.strategy, split, before, sight.replicas)
     moves = split != _split(rollout)
     rollout = _with_split(rollout, split)
-    if rollout.phase in _NO_TRAFFIC_YET:
+    if rollout.phase in NO_TRAFFIC_YET:
         return _timed(_starting(rollout, sight), rollout, sight)
     if split.weight == 0:
         # What it has not got does not count.
@@ -249,11 +259,14 @@ def _is_paused(rollout: RolloutStatus, sight: Sight) -> bool:
     return rollout.paused or sight.policy.paused
 
 
-def _held(split: Split, before: Split, replicas: int) -> Split:
+def _held(strategy: Strategy, split: Split, before: Split, replicas: int) -> Split:
     """A move as far as a pause lets it: no more traffic, and nothing is taken from the stable revision for it.
 
     But for what the stable revision could not carry, because it has nothing any more.
     """
+    if strategy is Strategy.IN_PLACE:
+        candidate = min(split.candidate, before.candidate)
+        return Split(stable=replicas - candidate, candidate=candidate, weight=min(split.weight, before.weight))
     is_too_many = before.stable + before.candidate > replicas
     stable = split.stable if is_too_many else max(split.stable, before.stable)
     return replace(split, stable=stable, weight=min(split.weight, before.weight) if stable else split.weight)
@@ -315,7 +328,8 @@ def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     before = _split(rollout)
     split = next_split(rollout.strategy, 0, sight.replicas, fleet, before)
     rollout = _with_split(rollout, split)
-    staffed = rollout.strategy is Strategy.SURGE or (split.candidate == 0 and split.stable == sight.replicas)
+    has_its_pods = split.candidate == 0 and split.stable == sight.replicas and not rollout.turned
+    staffed = rollout.strategy is Strategy.SURGE or has_its_pods
     if split == before and split.weight == 0 and staffed and sight.acknowledged:
         return rollout.model_copy(
             update={"phase": RolloutPhase.HALTED, "finished_at": timestamp(sight.now), "deadline": None}
@@ -324,14 +338,32 @@ def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
 
 
 def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
-    """Where Auto has begun with Surge and a pod has found no room for long: without another GPU."""
-    is_auto = sight.policy.strategy is Strategy.AUTO
+    """Where Auto has begun with Surge and a pod has found no room for long: without another GPU.
+
+    InPlace goes on as Auto does where no pod can be changed, and none was.
+    """
+    is_auto = sight.policy.strategy in (Strategy.AUTO, Strategy.IN_PLACE)
     held = _is_paused(rollout, sight) or rollout.phase is RolloutPhase.BAKING
+    if rollout.strategy is Strategy.IN_PLACE and sight.refused and not rollout.turned:
+        return _with_new_pods(rollout, sight.refused, sight)
     if not (is_auto and rollout.strategy is Strategy.SURGE and sight.no_room_for_long) or held:
         return rollout
     if sight.replicas > 1 and not sight.through_gateways:
         # A Service on the pods of one workload cannot do with some of each, and nobody asked for an end of all.
         return rollout
+    if sight.misfit is None:
+        return rollout
+    if not (sight.misfit or sight.refused or sight.candidate_started) and rollout.phase in NO_TRAFFIC_YET:
+        return rollout.model_copy(
+            update={
+                "strategy": Strategy.IN_PLACE,
+                "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room}); they change their "
+                "model in place",
+                "beside": sight.replicas == 1,
+                "candidate_replicas": 0,
+                "stable_replicas": sight.replicas,
+            }
+        )
     if sight.replicas > 1:
         # Those that run already stay, and are counted among the replicas.
         return rollout.model_copy(
@@ -351,6 +383,20 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
             "step": 0,
             "ready": 0,
             "observed_since": None,
+        }
+    )
+
+
+def _with_new_pods(rollout: RolloutStatus, why: str, sight: Sight) -> RolloutStatus:
+    """Surge in the place of a change that turns out to be impossible before any pod began it."""
+    return rollout.model_copy(
+        update={
+            "strategy": Strategy.SURGE,
+            "strategy_reason": f"not InPlace: {why}",
+            "beside": False,
+            "candidate_replicas": 0,
+            "stable_replicas": sight.replicas,
+            "deadline": None,
         }
     )
 

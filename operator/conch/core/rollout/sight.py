@@ -1,6 +1,6 @@
 """What the machine is shown: everything of the cluster that a step of a rollout depends on."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from datetime import datetime
 from typing import Final
 
@@ -16,7 +16,8 @@ from conch.core.analysis.judgement import Judgement, Verdict, combine
 from conch.core.analysis.samples import Samples
 from conch.core.finding import EXCEEDED_QUOTA
 from conch.core.observed import Observed, ObservedPod
-from conch.core.pod_trouble import trouble, trouble_lasts
+from conch.core.pinning import changes_to
+from conch.core.pod_trouble import failed_change, trouble, trouble_lasts
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import Sight, window_of
@@ -26,6 +27,7 @@ from conch.core.rollout.verified import (
     golden_policy,
     open_pods,
     ready_pods,
+    unproven_change,
     verified_pods,
 )
 
@@ -43,22 +45,25 @@ def look(
     stable: ServedRevision,
     candidate: ServedRevision,
     wanted: str,
-    listed: Set[str],
+    listed: Mapping[str, Set[str]],
     observed: Observed,
     acknowledged: bool,
     through_gateways: bool,
+    misfit: str | None,
     policy: InstallationPolicy,
     now: datetime,
 ) -> Sight:
     """See how the two revisions of a rollout that is under way are.
 
-    `listed` are the pods that get nothing new by what status says.
+    `listed` are, by workload, the pods that get nothing new by what status says; `misfit` is why pods cannot change to
+    the candidate in place.
     """
     golden = golden_policy(spec)
     pods = observed.pods_of(candidate.workload)
     no_room, since = _no_room(pods, candidate, rollout, observed)
     verdict, checks = _judged(rollout, spec, stable, candidate, observed, through_gateways=through_gateways)
-    found = trouble(pods, now)
+    preparing = tuple(changes_to(candidate, observed))
+    found = trouble(pods, now) or failed_change(preparing)
     told = f"{found.reason}: {found.message}" if found else golden_error(pods, golden)
     return Sight(
         policy=spec.rollout,
@@ -66,15 +71,17 @@ def look(
         fleet=_fleet(rollout, stable, candidate, observed, golden, listed),
         candidate_started=len(ready_pods(candidate, observed)),
         trouble=bounded(told, _WORDS_MOST),
-        trouble_lasts=trouble_lasts(pods, now),
+        trouble_lasts=trouble_lasts(pods, now) or failed_change(preparing, lasting=True) is not None,
         no_room=bounded(no_room, _WORDS_MOST),
         no_room_for_long=since is not None and now - since >= policy.surge_patience,
-        golden_failure=bounded(golden_failure(pods, golden), _WORDS_MOST),
+        golden_failure=bounded(golden_failure(pods, golden) or unproven_change(preparing, golden), _WORDS_MOST),
         verdict=verdict,
         checks=checks,
         superseded=wanted not in (stable.revision, candidate.revision),
         acknowledged=acknowledged,
         through_gateways=through_gateways,
+        misfit=misfit,
+        refused=bounded(next((each.refused for each in preparing if each.refused), ""), _WORDS_MOST),
         stable_lost_patience=policy.stable_lost_patience,
         now=now,
     )
@@ -86,7 +93,7 @@ def look_back(
     replicas: int,
     stable: ServedRevision,
     candidate: ServedRevision,
-    listed: Set[str],
+    listed: Mapping[str, Set[str]],
     observed: Observed,
     acknowledged: bool,
     policy: InstallationPolicy,
@@ -112,12 +119,14 @@ def _fleet(
     candidate: ServedRevision,
     observed: Observed,
     golden: GoldenSetPolicy,
-    listed: Set[str],
+    listed: Mapping[str, Set[str]],
 ) -> Fleet:
     return Fleet(
-        stable_ready=len(open_pods(stable, observed, golden, listed)),
+        stable_ready=len(open_pods(stable, observed, golden, listed.get(stable.workload, frozenset()))),
         stable_left=len(observed.pods_left(stable.workload)),
-        candidate_ready=_candidate_ready(rollout, candidate, observed, golden, listed),
+        candidate_ready=_candidate_ready(
+            rollout, candidate, observed, golden, listed.get(candidate.workload, frozenset())
+        ),
         candidate_left=len(observed.pods_left(candidate.workload)),
     )
 

@@ -1,9 +1,9 @@
 """Which pods serve a revision: by the kubelet's word, by their agent's, and by what the model itself answers."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
 from conch.api.analysis import GoldenSetPolicy
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome
+from conch.api.assignment import AgentPhase, AgentReport, ChangeReport, GoldenOutcome
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.core.observed import Observed, ObservedPod
@@ -60,6 +60,16 @@ def golden_failure(pods: Sequence[ObservedPod], golden: GoldenSetPolicy) -> str:
         told = pod.report.golden if pod.report else None
         if told and told.outcome is GoldenOutcome.FAILED:
             return f"Pod {pod.name} does not answer as golden.json records: {told.message}"
+        if told and told.outcome is GoldenOutcome.ABSENT and golden is GoldenSetPolicy.REQUIRED:
+            return "The model has no golden.json, and rollout.analysis requires one. Package it with one."
+    return ""
+
+
+def unproven_change(changes: Iterable[ChangeReport], golden: GoldenSetPolicy) -> str:
+    """The same of a revision that was loaded beside another one, under a name of its own."""
+    for told in (change.golden for change in changes if golden is not GoldenSetPolicy.IGNORED):
+        if told and told.outcome is GoldenOutcome.FAILED:
+            return f"Loaded beside the old one, it does not answer as golden.json records: {told.message}"
         if told and told.outcome is GoldenOutcome.ABSENT and golden is GoldenSetPolicy.REQUIRED:
             return "The model has no golden.json, and rollout.analysis requires one. Package it with one."
     return ""

@@ -61,7 +61,7 @@ def is_label(text: str) -> bool:
 
 def unfit_name(object_: RoutedObject) -> str | None:
     """The first name of the object that is no DNS label; nobody but a stranger who writes its status gives such."""
-    workloads = (share.workload for share in object_.shares)
+    workloads = (name for share in object_.shares for name in (share.workload, share.home))
     return next((name for name in (*object_.key, *workloads) if not is_label(name)), None)
 
 

@@ -92,7 +92,11 @@ class Renderer:
                 problems[object_.key] = problem
                 continue
             ports[object_.port] = object_
-            workloads |= {(object_.namespace, share.workload): object_ for share in object_.shares}
+            workloads |= {
+                (object_.namespace, workload): object_
+                for share in object_.shares
+                for workload in (share.workload, share.home)
+            }
             servers = tuple(snapshot.servers(object_, share) for share in object_.shares)
             inputs = (object_, servers, snapshot.gateways.get(object_.key, 1))
             before = self._made.get(object_.key)
@@ -121,9 +125,9 @@ def _problem(
         return f"{name[:80]!r} cannot be part of a name in Envoy"
     if other := ports.get(object_.port):
         return f"port {object_.port} belongs to {other.namespace}/{other.name}, which is older"
-    for share in object_.shares:
-        if other := workloads.get((object_.namespace, share.workload)):
-            return f"workload {share.workload} belongs to {other.namespace}/{other.name}, which is older"
+    for workload in dict.fromkeys(each for share in object_.shares for each in (share.workload, share.home)):
+        if other := workloads.get((object_.namespace, workload)):
+            return f"workload {workload} belongs to {other.namespace}/{other.name}, which is older"
     return None
 
 
