@@ -77,7 +77,7 @@ class Model:
 
     def pods(self, which: str = "stable") -> dict[str, str]:
         """The pods of the `stable` revision or the `candidate` that are not on their way out: uid by name."""
-        workload = self.status[which]["workload"]
+        workload = self.status[which].get("host") or self.status[which]["workload"]
         return {
             pod["metadata"]["name"]: pod["metadata"]["uid"]
             for pod in self._namespace.pods(NAME)

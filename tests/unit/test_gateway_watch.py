@@ -96,6 +96,20 @@ def test_an_object_is_routed_once_it_has_a_port() -> None:
     assert observed.routed.shares == (RoutedShare(workload="w1", weight=100, draining=frozenset({"p2"})),)
 
 
+def test_two_shares_in_the_same_pods_have_each_its_own() -> None:
+    home = {"workload": "w1", "revision": "r1", "weight": 50, "draining": ["p2"]}
+    guest = {"workload": "w2", "host": "w1", "pods": ["p2"], "revision": "r2", "weight": 50}
+    whole = {"workload": "w3", "host": "w1", "revision": "r3", "weight": 0}
+    observed = project_object(
+        _object(status={"gateway": {"port": 10_001, "generation": "g1"}, "traffic": [home, guest, whole]})
+    )
+    assert observed is not None
+    ready = frozenset(Endpoint(pod=name, address=f"10.0.0.{name[1]}") for name in ("p1", "p2", "p3"))
+    snapshot = Snapshot(endpoints={("ns", "w1"): ready})
+    served = [[each.pod for each in snapshot.servers(observed.routed, share)] for share in observed.routed.shares]
+    assert served == [["p1", "p3"], ["p2"], ["p1", "p2", "p3"]]
+
+
 @pytest.mark.parametrize(
     ("spec", "wakes"),
     [

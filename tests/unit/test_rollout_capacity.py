@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from conch.api.rollout import Strategy
 from conch.core.rollout.capacity import Fleet, Split, is_reached, next_split, pods_for
 
-SURGE, REPLACE, RECREATE = Strategy.SURGE, Strategy.REPLACE, Strategy.RECREATE
+SURGE, IN_PLACE, REPLACE, RECREATE = Strategy.SURGE, Strategy.IN_PLACE, Strategy.REPLACE, Strategy.RECREATE
 
 
 def fleet(stable: str, candidate: str) -> Fleet:
@@ -34,6 +34,22 @@ def split(told: str) -> Split:
 
 # Strategy, goal, replicas | stable and candidate pods as ready/left | asked for before | asked for next
 MOVES: Final = {
+    # InPlace: each pod is of one or of the other.
+    "in place: one pod first": (IN_PLACE, 25, 4, "4/4", "0/0", "4+0@0", "3+1@0"),
+    "in place: the next only once it is verified": (IN_PLACE, 50, 4, "3/3", "0/1", "3+1@0", "3+1@0"),
+    "in place: the share follows the pods": (IN_PLACE, 25, 4, "3/3", "1/1", "3+1@0", "3+1@25"),
+    "in place: then the next": (IN_PLACE, 50, 4, "3/3", "1/1", "3+1@25", "2+2@33"),
+    "in place: all of it": (IN_PLACE, 100, 2, "0/0", "2/2", "0+2@50", "0+2@100"),
+    "in place: the only one changes when it has prepared": (IN_PLACE, 100, 1, "1/1", "0/0", "1+0@0", "0+1@0"),
+    "in place: and has all once it is verified": (IN_PLACE, 100, 1, "0/0", "1/1", "0+1@0", "0+1@100"),
+    "in place: one is lost, the others carry it": (IN_PLACE, 50, 4, "2/2", "1/2", "2+2@50", "2+2@33"),
+    "in place: back, what does not serve first": (IN_PLACE, 0, 4, "2/2", "1/2", "2+2@33", "3+1@33"),
+    "in place: back, one after the other": (IN_PLACE, 0, 4, "2/2", "2/2", "2+2@50", "3+1@33"),
+    "in place: back, the next once the one before serves": (IN_PLACE, 0, 4, "2/3", "1/1", "3+1@33", "3+1@33"),
+    "in place: back, the only one": (IN_PLACE, 0, 1, "0/0", "1/1", "0+1@100", "1+0@100"),
+    "in place: back, and it answers as before": (IN_PLACE, 0, 1, "1/1", "0/0", "1+0@100", "1+0@0"),
+    "in place: more replicas mid-way": (IN_PLACE, 50, 6, "2/2", "2/2", "2+2@50", "3+3@50"),
+    "in place: fewer replicas mid-way": (IN_PLACE, 50, 2, "2/2", "2/2", "2+2@50", "1+1@50"),
     # Surge: new pods beside the old ones, of which it takes none.
     "surge: the pods that a share needs": (SURGE, 25, 4, "4/4", "0/0", "4+0@0", "4+1@0"),
     "surge: a small share needs a pod too": (SURGE, 1, 4, "4/4", "0/0", "4+0@0", "4+1@0"),

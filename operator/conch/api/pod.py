@@ -30,6 +30,9 @@ MODEL_BYTES_ENV: Final = "CONCH_MODEL_BYTES_MOST"
 TRITON_IMAGE_ENV: Final = "CONCH_TRITON_IMAGE"
 """Tells the agent what Triton beside it runs from, so that it can say which image lacks a model's backend."""
 
+POD_NAME_ENV: Final = "CONCH_POD_NAME"
+"""Tells the agent which pod it is in: whose turn it is to change its model in place is told by name."""
+
 TRITON_CPUS_ENV: Final = "CONCH_TRITON_CPUS"
 """How many CPUs the Triton container may use, where the pod has no GPU; an older operator's pods do not tell."""
 

@@ -120,7 +120,7 @@ def _roles(owner: ModelDeployment) -> dict[str, str]:
 
 
 def _revision(role: str, served: ServedRevision, owner: ModelDeployment, seen: Seen) -> RevisionRow:
-    name = names.workload_object(owner.name, served.workload)
+    name = names.workload_object(owner.name, served.home)
     live = (project_child(ChildKind.DEPLOYMENT, each) for each in seen.deployments or ())
     deployment = next((each for each in live if each.id.name == name and each.belongs_to(owner.uid)), None)
     there = deployment if isinstance(deployment, ObservedDeployment) else None

@@ -129,6 +129,7 @@ def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: Installati
         "restartPolicy": "Always",
         "args": ["agent"],
         "env": [
+            {"name": pod.POD_NAME_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": pod.MODEL_BYTES_ENV, "value": str(_model_bytes(spec, policy))},
             {"name": pod.TRITON_IMAGE_ENV, "value": _triton_image(spec, policy)},
             *cache_env(policy),
