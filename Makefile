@@ -75,10 +75,11 @@ bench-delivery: $(VENV)/ready ## Measure fetching from a store against s5cmd and
 bench-gateway: $(VENV)/ready ## Measure a gateway against Envoy alone, 6 min, no cluster (not part of `make test`)
 	$(RUN) -m tests.perf.gateway
 
-bench-rollout: $(VENV)/ready ## Measure rollouts on the local cluster, 8 min, and their analysis in simulation (not part of `make test`)
+bench-rollout: $(VENV)/ready ## Measure rollouts on the local cluster, 15 min, and their analysis in simulation (not part of `make test`)
 	$(RUN) -m tests.cluster up
 	$(RUN) -m tests.cluster build-images
 	$(RUN) -m tests.perf.rollout
+	$(RUN) -m tests.perf.in_place
 	$(RUN) -m tests.perf.analysis_power
 
 bench-autoscaler: $(VENV)/ready ## Measure the autoscaler on a thousand objects, beside the real HPA and on the local cluster, 32 min (not part of `make test`)

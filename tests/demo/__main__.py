@@ -44,33 +44,32 @@ def demo(keep: bool = typer.Option(False, help="Leave the model running at the e
 
     Examples: make demo · .venv/bin/python -m tests.demo --keep · CLUSTER=existing KUBECONFIG=~/.kube/config make demo
     """
-    with step("1/9  A Kubernetes cluster and the images"):
+    with step("1/10  A Kubernetes cluster and the images"):
         for command in ("up", "build-images"):
             subprocess.run([sys.executable, "-m", "tests.cluster", command], cwd=ROOT, check=True)
         cluster = Cluster.current()
         console.print(cluster.kubectl("get", "nodes", "-L", "nvidia.com/gpu.product").stdout.rstrip())
-    with step("2/9  helm install conch charts/conch"):
+    with step("2/10  helm install conch charts/conch"):
         install(cluster)
         console.print(cluster.kubectl("get", "pods", "-n", "conch-system").stdout.rstrip())
-    with step("3/9  kubectl apply -f manifests/samples/digits/model-deployment.yaml"):
+    with step("3/10  kubectl apply -f manifests/samples/digits/model-deployment.yaml"):
         start(cluster)
         watch_until(cluster, NAMESPACE, NAME, _is_ready(1), console)
-    with step("4/9  Inference over HTTP and gRPC through the Service"):
+    with step("4/10  Inference over HTTP and gRPC through the Service"):
         _ask(cluster)
-    with step("5/9  kubectl scale mdep digits: 1 -> 2 -> 1"):
+    with step("5/10  kubectl scale mdep digits: 1 -> 2 -> 1"):
         for replicas in (2, 1):
-            cluster.kubectl("scale", "mdep", NAME, "-n", NAMESPACE, f"--replicas={replicas}")
-            watch_until(cluster, NAMESPACE, NAME, _is_ready(replicas), console)
+            _scale(cluster, replicas)
     _roll_out(cluster)
     with (
-        step("8/9  Load rises, servers follow; it ends, none is left; one request wakes the model"),
+        step("9/10  Load rises, servers follow; it ends, none is left; one request wakes the model"),
         tempfile.TemporaryDirectory(prefix="conch-demo-") as folder,
     ):
         Scaling(cluster, console, Path(folder)).run()
     if keep:
         console.print(f"The models are still there: kubectl get mdep,pods -n {NAMESPACE}")
     else:
-        with step(f"9/9  kubectl delete mdep {NAME} {SCALED}"):
+        with step(f"10/10  kubectl delete mdep {NAME} {SCALED}"):
             cluster.kubectl("delete", "mdep", NAME, SCALED, "-n", NAMESPACE)
             pods = ("pod", "-l", "conch.dev/model-deployment", "-n", NAMESPACE)
             cluster.kubectl("wait", "--for=delete", *pods, "--timeout=120s")
@@ -86,6 +85,11 @@ def _is_ready(replicas: int) -> Callable[[dict[str, Any]], bool]:
         return bool(current and ready.get("status") == "True" and status.get("replicas") == replicas)
 
     return check
+
+
+def _scale(cluster: Cluster, replicas: int) -> None:
+    cluster.kubectl("scale", "mdep", NAME, "-n", NAMESPACE, f"--replicas={replicas}")
+    watch_until(cluster, NAMESPACE, NAME, _is_ready(replicas), console)
 
 
 def _ask(cluster: Cluster) -> None:
@@ -104,17 +108,20 @@ def _ask(cluster: Cluster) -> None:
 
 
 def _roll_out(cluster: Cluster) -> None:
-    """One load through both rollouts."""
+    """One load through all rollouts."""
     with (
         service_address(cluster) as host,
         tempfile.TemporaryDirectory(prefix="conch-demo-") as folder,
         begin_load(host, Path(folder) / "load") as running,
     ):
         rollouts = Rollouts(cluster, running, console)
-        with step("6/9  A canary of version 2 under load"):
+        with step("6/10  A canary of version 2 under load"):
             rollouts.canary()
-        with step("7/9  A bad version 3, which fails one request in five, rolls itself back"):
+        with step("7/10  A bad version 3, which fails one request in five, rolls itself back"):
             rollouts.bad_version()
+        _scale(cluster, 2)
+        with step("8/10  Version 4 in the same two pods, one after the other"):
+            rollouts.in_place()
             rollouts.finish()
 
 

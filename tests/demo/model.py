@@ -18,6 +18,7 @@ NAME: Final = "digits"
 FIRST_VERSION: Final = 1
 GOOD_VERSION: Final = 2
 BAD_VERSION: Final = 3
+IN_PLACE_VERSION: Final = 4
 
 _SAMPLE: Final = SAMPLE / "model-deployment.yaml"
 _IN_NAMESPACE: Final = ("-n", NAMESPACE)
@@ -27,7 +28,9 @@ _FAST: Final = {"latency": {"percentile": 95, "maxMilliseconds": 500}, "minimumS
 _CHECKS: Final[Mapping[int, list[dict[str, Any]]]] = {
     GOOD_VERSION: [_ANSWERED, _FAST, {"goldenSet": {}}],
     BAD_VERSION: [_ANSWERED],
+    IN_PLACE_VERSION: [_ANSWERED, {"goldenSet": {}}],
 }
+_STRATEGIES: Final = {IN_PLACE_VERSION: "InPlace"}
 _STEPS: Final = [{"weight": 25, "pauseSeconds": 5}, {"weight": 50, "pauseSeconds": 5}]
 _KEEP_WARM_SECONDS: Final = 5
 
@@ -60,6 +63,8 @@ def manifest(version: int) -> dict[str, Any]:
         return body
     source = {"uri": f"http://model-store.{NAMESPACE}.svc/{_archive(version)}"}
     rollout = {"steps": _STEPS, "analysis": _CHECKS[version], "keepWarmSeconds": _KEEP_WARM_SECONDS}
+    if version in _STRATEGIES:
+        rollout |= {"strategy": _STRATEGIES[version], "steps": []}
     body["spec"] |= {"model": {"version": version, "source": source}, "rollout": rollout}
     return body
 
@@ -69,6 +74,7 @@ def pack(folder: Path) -> list[Path]:
     contents = {
         GOOD_VERSION: versions.recorded(GOOD_VERSION),
         BAD_VERSION: versions.failing(BAD_VERSION, each=5),
+        IN_PLACE_VERSION: versions.recorded(IN_PLACE_VERSION),
     }
     files = []
     for version, content in contents.items():

@@ -13,7 +13,7 @@ from tests.cluster.client import Cluster, existing
 from tests.cluster.constants import CHECKOUT_STATE, REPOSITORY
 from tests.cluster.errors import ClusterError
 from tests.demo import picture
-from tests.demo.model import BAD_VERSION, FIRST_VERSION, GOOD_VERSION, NAME, NAMESPACE, deploy
+from tests.demo.model import BAD_VERSION, FIRST_VERSION, GOOD_VERSION, IN_PLACE_VERSION, NAME, NAMESPACE, deploy
 from tests.demo.recording import Recording
 from tests.demo.rollout_view import NotInTimeError, RolloutView
 from tests.load import Load, Protocol, Result
@@ -42,7 +42,7 @@ def begin_load(host: str, folder: Path) -> Load:
 
 
 class Rollouts:
-    """First `canary`, then `bad_version`, then `finish`, while the load runs.
+    """First `canary`, then `bad_version`, then `in_place`, then `finish`, while the load runs.
 
     On the local cluster the demo ends with a reason when something goes otherwise than it should; another cluster may
     have no room or other rules, so there it is said and the demo goes on.
@@ -58,6 +58,14 @@ class Rollouts:
         """A version as good as the one before takes over, step by step."""
         self._go_on_for_a_while()
         self._roll(GOOD_VERSION)
+
+    def in_place(self) -> None:
+        """A version that the same pods change to, one after the other."""
+        pods = self._pods()
+        self._roll(IN_PLACE_VERSION)
+        if self._pods() != pods:
+            self._went_otherwise(f"version {IN_PLACE_VERSION} has other pods: {self._pods()}, before: {pods}")
+        self._console.print(f"The same pods as before: {', '.join(pods)}", markup=False, soft_wrap=True)
 
     def bad_version(self) -> None:
         """A version that fails requests gives the traffic back; then the spec asks for what serves."""
@@ -95,6 +103,11 @@ class Rollouts:
         if words := otherwise(progress, version):
             self._went_otherwise(words)
 
+    def _pods(self) -> list[str]:
+        selector = f"conch.dev/model-deployment={NAME}"
+        items = self._cluster.get("pods", "-n", NAMESPACE, "-l", selector)["items"]
+        return sorted(pod["metadata"]["name"] for pod in items if "deletionTimestamp" not in pod["metadata"])
+
     def _go_on_for_a_while(self) -> None:
         answered = self._load.progress()["answered"] + _QUIET_REQUESTS
         try:
@@ -114,8 +127,13 @@ class Rollouts:
 def otherwise(progress: Progress, version: int) -> str:
     """What is not as this demo means to show it, of a rollout that is decided; empty if nothing is."""
     back = progress.exit_code != 0
+    if version != BAD_VERSION and back:
+        return f"version {version} did not take over: {as_line(progress)}"
+    if version == IN_PLACE_VERSION:
+        changed = progress.rollout is not None and progress.rollout.strategy is Strategy.IN_PLACE
+        return "" if changed else f"version {version} did not take over in place: {as_line(progress)}"
     if version != BAD_VERSION:
-        return f"version {version} did not take over: {as_line(progress)}" if back else ""
+        return ""
     if not back:
         return f"version {version} was not rolled back: {as_line(progress)}"
     judged = progress.rollout is not None and progress.rollout.cause is RollbackCause.ANALYSIS_FAILED

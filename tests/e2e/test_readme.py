@@ -82,7 +82,15 @@ def test_the_demo(cluster: Cluster) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    wanted = ("a drawn 4", "HTTP: 4", "gRPC: 4", "2 of 2 replicas serve", "AnalysisFailed", "demo-rollout.png")
+    wanted = (
+        "a drawn 4",
+        "HTTP: 4",
+        "gRPC: 4",
+        "2 of 2 replicas serve",
+        "The same pods as before",
+        "AnalysisFailed",
+        "demo-rollout.png",
+    )
     scaled = ("Surge", "Idle", "One request woke it", "demo-autoscaling.png")
     for words in (*wanted, *scaled, "What to try next"):
         assert words in done.stdout

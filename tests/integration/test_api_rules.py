@@ -180,6 +180,7 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         (_direct(steps=[{"weight": 5}]), "neither splits nor counts requests"),
         (_direct(analysis=[{"successRate": {"minimumPercent": 99}}]), "neither splits nor counts requests"),
         (_direct(strategy="Replace"), "neither splits nor counts requests"),
+        (_direct(strategy="InPlace"), "neither splits nor counts requests"),
         ({"runtime": {"sharedMemory": "8Gi"}}, "make memory larger than sharedMemory"),
         ({"runtime": {"env": [{"name": "LD_PRELOAD", "value": "/x"}]}}, "remove them from runtime.env"),
         ({"runtime": {"resources": {"memory": "lots"}}}, "should match"),

@@ -108,7 +108,7 @@ class World:
     refuses_change: str = ""
     """What agents say that cannot change to what they are to prepare."""
     changed_with_traffic: bool = False
-    """Whether a pod ever unloaded its model while gateways sent to it."""
+    """Whether a pod ever unloaded its model while gateways sent to it, and could have sent elsewhere."""
     _uids: int = 0
     _pods_made: int = 0
 
@@ -134,9 +134,10 @@ class World:
         self.spec = {**self.spec, **spec}
         self.generation += 1
 
-    def plan(self) -> Plan:
-        """What the operator would do now."""
-        observed = Observed(
+    @property
+    def observed(self) -> Observed:
+        """What the operator sees."""
+        return Observed(
             children=dict(self.children),
             pods=tuple(self.pods.values()),
             strangers=dict(self.met_strangers),
@@ -146,7 +147,10 @@ class World:
             port=self.port,
             window=self.window,
         )
-        return plan(owner=self.owner, observed=observed, policy=self.policy, now=self.now)
+
+    def plan(self) -> Plan:
+        """What the operator would do now."""
+        return plan(owner=self.owner, observed=self.observed, policy=self.policy, now=self.now)
 
     def step(self, *, crash_after: int | None = None) -> Plan:
         """Plan once and carry the plan out; with `crash_after`, only its first so many writes (the status is one)."""
@@ -302,7 +306,9 @@ class World:
             changes_in_place=True,
             changed=(pod.report.changed if pod.report else 0) + 1,
         )
-        self.changed_with_traffic |= pod.ready and not change.get("beside") and self._gets_requests(pod)
+        others = (other for other in self.pods.values() if other.name != pod.name and other.ready)
+        if pod.ready and not change.get("beside") and any(map(self._gets_requests, others)):
+            self.changed_with_traffic |= self._gets_requests(pod)
         return replace(pod, report=report, ready=pod.ready and bool(change.get("beside")))
 
     def _gets_requests(self, pod: ObservedPod) -> bool:

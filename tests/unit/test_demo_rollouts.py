@@ -19,7 +19,16 @@ from conch.rollouts.progress import Progress, look
 from tests.cluster.client import Cluster
 from tests.demo import picture, rollout_view, rollouts
 from tests.demo.colours import of_version
-from tests.demo.model import BAD_VERSION, FIRST_VERSION, GOOD_VERSION, NAME, NAMESPACE, manifest, pack
+from tests.demo.model import (
+    BAD_VERSION,
+    FIRST_VERSION,
+    GOOD_VERSION,
+    IN_PLACE_VERSION,
+    NAME,
+    NAMESPACE,
+    manifest,
+    pack,
+)
 from tests.demo.recording import Recording
 from tests.demo.rollout_view import FRAME_LINES_MOST, Account, NotInTimeError, RolloutView, frame
 from tests.demo.rollouts import Rollouts, fates, otherwise
@@ -31,7 +40,7 @@ Json = dict[str, Any]
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 CONFIG_MAP_BYTES_MOST = 1024 * 1024
-VERSIONS = [FIRST_VERSION, GOOD_VERSION, BAD_VERSION]
+VERSIONS = [FIRST_VERSION, GOOD_VERSION, BAD_VERSION, IN_PLACE_VERSION]
 LATENCY = Quantiles(count=1, p50_ms=2, p90_ms=3, p99_ms=4, max_ms=5)
 
 
@@ -143,7 +152,7 @@ def test_the_store_has_the_file_of_every_version_and_the_installation_allows_it(
     values = yaml.safe_load(VALUES.read_text())["policy"]
     assert sum(file.stat().st_size for file in files) < CONFIG_MAP_BYTES_MOST / 2
     assert {"onnxruntime", "python"} <= set(values["models"]["backends"])
-    for version, file in zip((GOOD_VERSION, BAD_VERSION), files, strict=True):
+    for version, file in zip((GOOD_VERSION, BAD_VERSION, IN_PLACE_VERSION), files, strict=True):
         _, _, host, name = manifest(version)["spec"]["model"]["source"]["uri"].split("/")
         assert name == file.name
         assert host in values["sources"]["httpHosts"]
@@ -278,7 +287,7 @@ def test_the_picture_has_a_series_for_each_version_and_marks_for_each_event() ->
     upper, lower, latency = drawn.axes
     assert _legend(drawn, 0) == ["version 1", "version 2", "version 3"]
     assert len(upper.collections) == 3
-    assert len({of_version(version) for version in VERSIONS}) == 3
+    assert len({of_version(version) for version in VERSIONS}) == 4
     assert [text.get_text() for text in upper.texts] == [event.words for event in recorded().events]
     for axes in (upper, lower):
         marks = [line for line in axes.lines if line.get_linestyle() == "--"]
@@ -345,8 +354,11 @@ class World:
         self.answered = 0
         self.deployed: list[int] = []
         self.marks: list[str] = []
+        self.pods = ["digits-w2-a", "digits-w2-b"]
 
-    def get(self, *_: str) -> Json:
+    def get(self, kind: str, *_: str) -> Json:
+        if kind == "pods":
+            return {"items": [{"metadata": {"name": name}} for name in self.pods]}
         return self.bodies.pop(0) if len(self.bodies) > 1 else self.bodies[0]
 
     def kubectl(self, *_: str, input: str) -> None:
@@ -414,6 +426,19 @@ def test_what_goes_otherwise_ends_the_demo_here_and_is_told_elsewhere(monkeypatc
     world.bodies = [{**BACK, "status": {**BACK["status"], "stable": served(1)}}, RESTORED]
     demo.bad_version()
     assert world.deployed == [2, 3, 1], "back to what serves"
+
+
+def test_another_version_in_the_same_pods_is_shown_as_such() -> None:
+    turned = seen(4, "Done", {4: 100}, stable=4, ready=True, step=2)
+    in_place = seen(4, "Done", {4: 100}, stable=4, ready=True, step=2, strategy="InPlace")
+    world = World(in_place)
+    demo, into = made(world)
+    demo.in_place()
+    assert world.deployed == [4]
+    assert "The same pods as before: digits-w2-a, digits-w2-b" in into.getvalue()
+    demo, _ = made(World(turned))
+    with pytest.raises(SystemExit, match="did not take over in place"):
+        demo.in_place()
 
 
 def test_what_never_comes_is_told_with_how_far_it_is() -> None:
