@@ -32,12 +32,15 @@ def waiting(reason: str, age_seconds: float | None, **fields: Any) -> ObservedPo
 @pytest.mark.parametrize(
     ("pod", "lasts"),
     [
-        (failing(1), False),
-        (failing(2, age_seconds=3600), False),
-        (failing(3), True),
-        (failing(99), True),
+        (failing(1, age_seconds=20), False),
+        (failing(3, age_seconds=3600), False),
+        (failing(4, age_seconds=19), False),
+        (failing(4, age_seconds=20), True),
+        (failing(99, age_seconds=3600), True),
+        (failing(99, age_seconds=None), False),
         # An older agent does not tell how often.
-        (failing(0), True),
+        (failing(0, age_seconds=19), False),
+        (failing(0, age_seconds=20), True),
         (waiting("ErrImagePull", 59), False),
         (waiting("ErrImagePull", 60), True),
         (waiting("ImagePullBackOff", 3600), True),
@@ -62,7 +65,7 @@ def test_trouble_is_told_at_once_and_lasts_once_it_did_not_pass(pod: ObservedPod
 
 
 def test_one_pod_whose_trouble_lasts_is_enough() -> None:
-    assert trouble_lasts((failing(1), replace(failing(3), name="p1")), NOW)
+    assert trouble_lasts((failing(1), replace(failing(4, age_seconds=20), name="p1")), NOW)
     assert trouble_lasts((failing(1), waiting("ErrImagePull", 60)), NOW)
     assert not trouble_lasts((failing(1), waiting("ErrImagePull", 59)), NOW)
 

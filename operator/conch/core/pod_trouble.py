@@ -15,8 +15,10 @@ _IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _RESTARTS_TOLERATED: Final = 2
-_ATTEMPTS: Final = 3
-"""Of an agent, until its failure counts as lasting; an older one does not tell."""
+_ATTEMPTS: Final = 4
+"""Of an agent, until its failure counts as lasting: by its back-off 10 s and more. An older agent does not tell."""
+_AGENT_PATIENCE: Final = timedelta(seconds=20)
+"""A pod's first seconds are those in which its network may not be there yet."""
 _PATIENCE: Final = timedelta(seconds=60)
 _RECENTLY: Final = timedelta(minutes=10)
 
@@ -28,10 +30,19 @@ def trouble(pods: Sequence[ObservedPod], now: datetime) -> Finding | None:
 
 def trouble_lasts(pods: Sequence[ObservedPod], now: datetime) -> bool:
     """Whether one of these pods is in trouble that did not pass by itself: what was tried once proves nothing."""
-    tried = [pod for pod in pods if pod.report is None or pod.report.attempts == 0 or pod.report.attempts >= _ATTEMPTS]
-    old = [pod for pod in pods if pod.created and now - datetime.fromisoformat(pod.created) >= _PATIENCE]
+    tried = [pod for pod in pods if _was_tried(pod) and _is_older(pod, _AGENT_PATIENCE, now)]
+    old = [pod for pod in pods if _is_older(pod, _PATIENCE, now)]
     run = [pod if pod in old else _without_first_starts(pod) for pod in pods]
     return (failed_agent(tried) or missing_image(old) or missing_configuration(old) or crash_loop(run, now)) is not None
+
+
+def _was_tried(pod: ObservedPod) -> bool:
+    """Whether its agent, if it fails, has failed often enough."""
+    return pod.report is not None and (pod.report.attempts == 0 or pod.report.attempts >= _ATTEMPTS)
+
+
+def _is_older(pod: ObservedPod, age: timedelta, now: datetime) -> bool:
+    return bool(pod.created) and now - datetime.fromisoformat(pod.created) >= age
 
 
 def _without_first_starts(pod: ObservedPod) -> ObservedPod:
