@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,9 @@ class Namespace:
 
         until(ready, f"{name} to be ready", seconds=seconds)
 
-    def wait_reason(self, name: str, reason: str, *, seconds: float = 60) -> str:
+    def wait_reason(
+        self, name: str, reason: str, *, seconds: float = 60, unless: Callable[[], str] = lambda: ""
+    ) -> str:
         """Wait until it is not ready for this reason, and column and Event say so too; returns the message."""
 
         def told() -> str | None:
@@ -162,7 +164,7 @@ class Namespace:
             columns = self.cluster.kubectl("get", "mdep", name, "-n", self.name).stdout
             return ready["message"] if reason in columns else None
 
-        message = until(told, f"{name} to say {reason}, also in its columns", seconds=seconds)
+        message = until(told, f"{name} to say {reason}, also in its columns", seconds=seconds, unless=unless)
         self._wait_event(name, reason)
         return message
 
