@@ -4,6 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Their doctests run where torch is.
 NEED_TORCH := operator/conch/packaging/source/torch_*.py operator/conch/packaging/source/weights.py
+# What runs real processes may fail once on a busy machine. That is told, with its traceback, and hides nothing else.
+ONCE_MORE := --reruns 1 --rerun-show-tracebacks
 # Only Triton's Python backend has what this imports.
 RUN_BY_TRITON := operator/conch/packaging/text/models/tokenise_model.py
 
@@ -41,21 +43,21 @@ unit: $(VENV)/ready ## Tests without any process of their own: unit, golden, sim
 
 contract: $(VENV)/ready ## Tests against the real Triton, Envoy and stores on loopback
 	$(RUN) -m tests.cluster build-programs
-	$(RUN) -m pytest -n 2 --dist loadfile tests/contract
+	$(RUN) -m pytest $(ONCE_MORE) -n 2 --dist loadfile tests/contract
 
 packaging: $(VENV)/ready requirements/torch.txt ## Tests with torch, in an environment of its own (2.8 GB, once per machine)
 	$(RUN) -m tests.packaging.environment -m pytest --doctest-modules $(NEED_TORCH) tests/packaging
 
 integration: $(VENV)/ready ## Tests against a real API server on loopback
 	$(RUN) -m tests.cluster build-programs
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not alone" tests/integration
-	$(RUN) -m pytest -m alone tests/integration
+	$(RUN) -m pytest $(ONCE_MORE) -n 2 --dist loadfile -m "not alone" tests/integration
+	$(RUN) -m pytest $(ONCE_MORE) -m alone tests/integration
 
 e2e: $(VENV)/ready ## Tests on the whole local cluster
 	$(RUN) -m tests.cluster up
 	$(RUN) -m tests.cluster build-images
-	$(RUN) -m pytest -n 3 -m "not alone" tests/e2e tests/cluster
-	$(RUN) -m pytest -m alone tests/e2e tests/cluster
+	$(RUN) -m pytest $(ONCE_MORE) -n 3 -m "not alone" tests/e2e tests/cluster
+	$(RUN) -m pytest $(ONCE_MORE) -m alone tests/e2e tests/cluster
 
 bench: $(VENV)/ready ## Measure on the local cluster (not part of `make test`)
 	$(RUN) -m tests.cluster up

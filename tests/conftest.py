@@ -6,6 +6,9 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
+from tests.support.reruns import pytest_runtest_setup as pytest_runtest_setup
+from tests.support.reruns import pytest_timeout_set_timer as pytest_timeout_set_timer
+
 # No test depends on how fast this machine is.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from tests.cluster import cache
 from tests.cluster.client import Cluster
 from tests.cluster.errors import ClusterError
+from tests.e2e.failure_report import describe
 from tests.support.cluster_stores import ClusterStores
 from tests.support.groups import Groups
 from tests.support.inference import digits, infer
@@ -50,6 +51,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """The next one may begin."""
     if (lock := session.config.stash.get(_LOCK, None)) is not None:
         lock.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what its namespace looked like: it is gone before anybody can look."""
+    report = yield
+    namespace = getattr(item, "funcargs", {}).get("namespace")
+    if report.failed and report.when != "teardown" and isinstance(namespace, Namespace):
+        if hasattr(item.config.hook, "pytest_timeout_cancel_timer"):
+            # As pytest-timeout does itself in a moment; it must not strike in here.
+            item.config.hook.pytest_timeout_cancel_timer(item=item)
+        section = (f"namespace {namespace.name}", describe(namespace.cluster, namespace.name))
+        # Behind the traceback, and with it: that is all that is shown of a test that was run once more.
+        add = getattr(report.longrepr, "addsection", None)
+        if add is not None:
+            add(*section)
+        else:
+            report.sections.append(section)
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +171,9 @@ class Namespace:
 
         until(ready, f"{name} to be ready", seconds=seconds)
 
-    def wait_reason(self, name: str, reason: str, *, seconds: float = 60) -> str:
+    def wait_reason(
+        self, name: str, reason: str, *, seconds: float = 60, unless: Callable[[], str] = lambda: ""
+    ) -> str:
         """Wait until it is not ready for this reason, and column and Event say so too; returns the message."""
 
         def told() -> str | None:
@@ -162,7 +184,7 @@ class Namespace:
             columns = self.cluster.kubectl("get", "mdep", name, "-n", self.name).stdout
             return ready["message"] if reason in columns else None
 
-        message = until(told, f"{name} to say {reason}, also in its columns", seconds=seconds)
+        message = until(told, f"{name} to say {reason}, also in its columns", seconds=seconds, unless=unless)
         self._wait_event(name, reason)
         return message
 

@@ -36,20 +36,35 @@ class ScaledModel:
         self._store, self._folder = store, folder
         self._loads = 0
 
-    def begin(self, *, service_seconds: float = SERVICE_SECONDS, load_seconds: float = 0.0, **autoscaling: Any) -> None:
+    def begin(
+        self,
+        *,
+        service_seconds: float = SERVICE_SECONDS,
+        load_seconds: float = 0.0,
+        hold_seconds: int | None = None,
+        **autoscaling: Any,
+    ) -> None:
         """Deploy it, and wait until the server is there that proves that it can be loaded."""
-        self.deploy(service_seconds=service_seconds, load_seconds=load_seconds, **autoscaling)
+        self.deploy(
+            service_seconds=service_seconds, load_seconds=load_seconds, hold_seconds=hold_seconds, **autoscaling
+        )
         self.namespace.wait_ready(self.name)
 
     def deploy(
-        self, *, service_seconds: float = SERVICE_SECONDS, load_seconds: float = 0.0, **autoscaling: Any
+        self,
+        *,
+        service_seconds: float = SERVICE_SECONDS,
+        load_seconds: float = 0.0,
+        hold_seconds: int | None = None,
+        **autoscaling: Any,
     ) -> None:
-        """Deploy it."""
+        """Deploy it; its requests are held for as long as is usual, if nothing else is given."""
         content = timed_model(service_seconds=service_seconds, load_seconds=load_seconds)
         uri = self._store.put(f"/{self.namespace.name}/{self.name}.tar.gz", content)
         wanted = {"maxReplicas": 20, "objective": OBJECTIVE, **autoscaling}
         runtime = {"resources": {"cpu": "100m", "memory": "512Mi"}, "sharedMemory": "64Mi"}
-        self.namespace.deploy(self.name, uri, gpu={"count": 0}, runtime=runtime, autoscaling=wanted)
+        hold = {} if hold_seconds is None else {"gateway": {"hold": {"seconds": hold_seconds}}}
+        self.namespace.deploy(self.name, uri, gpu={"count": 0}, runtime=runtime, autoscaling=wanted, **hold)
 
     @property
     def status(self) -> dict[str, Any]:

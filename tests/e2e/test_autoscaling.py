@@ -17,6 +17,7 @@ import tritonclient.grpc as triton_grpc
 
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import Namespace
+from tests.e2e.operators import kill_operators
 from tests.e2e.scaled_model import (
     BASE_PER_SECOND,
     CEILING,
@@ -91,15 +92,14 @@ def test_servers_follow_a_step_of_the_load_and_go_when_it_ends(model: ScaledMode
     assert (newest["after"], newest["reason"]) == (0, "Idle"), newest
 
 
+@pytest.mark.timeout(600)
 def test_a_burst_at_zero_is_answered_though_the_operators_end_meanwhile(model: ScaledModel, cluster: Cluster) -> None:
-    model.begin(**TO_ZERO)
+    # Another operator has to lead and a server to start before the first request is answered.
+    model.begin(hold_seconds=120, **TO_ZERO)
     model.wait_zero()
     assert "ScaledToZero" in cluster.kubectl("get", "mdep", model.name, "-n", model.namespace.name).stdout
-    with model.load(40, seconds=2) as burst:
-        cluster.kubectl(
-            *("delete", "pod", "-n", CONCH_NAMESPACE, "-l", "app.kubernetes.io/component=operator"),
-            *("--grace-period=0", "--force"),
-        )
+    with model.load(40, seconds=2, timeout_seconds=180) as burst:
+        kill_operators(cluster)
         assert not any(_is_ready(pod) for pod in model.namespace.pods(model.name)), "they ended before it came"
         result = burst.result()
     assert _lost(result) == ""

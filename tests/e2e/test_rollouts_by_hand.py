@@ -14,7 +14,7 @@ from tests.support.inference import digits, infer
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.group("loads")
+pytestmark = [pytest.mark.group("loads"), pytest.mark.timeout(600)]
 
 HALF = [{"weight": 50, "pause": "UntilPromoted"}]
 A_DAY_SECONDS = 86_400
@@ -33,7 +33,7 @@ def test_too_few_requests_promote_nothing_but_a_person_or_more_of_them_do(
     model.begin()
     check = {"successRate": {"minimumPercent": 99}, "minimumSamples": 40}
     model.deploy(2, versions.MODEL, steps=[{"weight": 50, "pauseSeconds": 1}], analysis=[check])
-    message = namespace.wait_reason(NAME, "Analysing", seconds=120)
+    message = model.wait_for_reason("Analysing")
     assert "40 are needed" in message
     _ask(namespace, times=20)
     told = until(lambda: _told(model, "Inconclusive"), "some samples, and too few")
@@ -42,12 +42,12 @@ def test_too_few_requests_promote_nothing_but_a_person_or_more_of_them_do(
     assert (rollout["phase"], rollout.get("step", 0), model.weights) == ("Shifting", 0, [50, 50])
     assert seconds_between(rollout["observedSince"], rollout["checkedAt"]) > 5, "the step's own time is long over"
     model.conch("promote")
-    until(lambda: model.status["rollout"]["phase"] == "Baking", "all of the traffic")
+    model.wait_phase("Baking")
     # There it is judged anew, and the old pods stay until that is decided.
     until(lambda: _told(model, "Inconclusive", samples=0), "a window of its own")
     assert model.status["stable"]["version"] == 1
     assert len(model.pods("stable")) == 2
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=120) as load:
+    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=580) as load:
         model.wait_served(2)
         result = load.stop()
     assert lost(result) == ""
@@ -66,11 +66,10 @@ def _told(model: Model, verdict: str, *, samples: int | None = None) -> dict[str
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(400)
 def test_the_spec_is_taken_back_and_edited_half_way(namespace: Namespace, model: Model, tmp_path: Path) -> None:
     model.begin()
     pods = model.pods("stable")
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=380) as load:
+    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=580) as load:
         load.mark("taken back")
         model.deploy(2, versions.MODEL, steps=HALF)
         model.wait_until_promoted()
@@ -92,7 +91,7 @@ def test_the_spec_is_taken_back_and_edited_half_way(namespace: Namespace, model:
         assert _position(model) == before
         assert pods.items() < model.pods("stable").items()
         model.conch("promote")
-        until(lambda: model.status["rollout"]["phase"] == "Baking", "all of the traffic", seconds=120)
+        model.wait_phase("Baking")
         assert model.weights == [100]
         assert (model.status["stable"]["version"], len(model.pods("stable"))) == (1, 3), "kept warm, as edited"
         serving = model.pods("candidate")
@@ -120,7 +119,7 @@ def test_without_gateways_a_rollback_by_command_loses_nothing_either(
     with digits_load(
         *(namespace.address(NAME), NAME, tmp_path),
         rate_per_second=20,
-        duration_seconds=280,
+        duration_seconds=580,
         protocols=(Protocol.HTTP, Protocol.GRPC),
     ) as load:
         model.deploy(2, versions.MODEL)

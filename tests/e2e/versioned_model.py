@@ -1,5 +1,6 @@
 """The sample model on the whole cluster, one version after the other, and what people ask of its rollouts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.conftest import Namespace
+from tests.e2e.operators import AFTER_KILL_SECONDS
 from tests.load import Result
 from tests.support import versions
 from tests.support.model_store import ModelStore
@@ -16,6 +18,8 @@ from tests.support.waiting import until
 NAME: Final = "digits"
 ON_CPU: Final[dict[str, Any]] = {"gpu": {"count": 0}}
 AT_ONCE: Final = {"keepWarmSeconds": 0}
+_FAILURES: Final = ("CandidateFailed", "DeadlineExceeded", "GoldenSetFailed", "AnalysisFailed")
+"""Causes that no test asks for while it waits for a version; the others it has caused itself."""
 
 
 class Model:
@@ -26,6 +30,8 @@ class Model:
         self._store = store
         self._spec = {"replicas": 2, **ON_CPU, **spec}
         self._asked: dict[str, Any] = {}
+        self._failed_before: set[tuple[str, ...]] = set()
+        """Of which failures was known when something was asked for last."""
 
     def deploy(self, version: int, content: bytes, **rollout: Any) -> None:
         """Ask for a version."""
@@ -41,6 +47,7 @@ class Model:
         """Apply what was asked for last once more, with other replicas or parts of the rollout's policy, if given."""
         if replicas is not None:
             self._spec["replicas"] = replicas
+        self._failed_before = set(self._failures())
         self._asked["rollout"] |= rollout
         self._namespace.deploy(NAME, **self._asked, **self._spec)
 
@@ -84,28 +91,70 @@ class Model:
             if pod["metadata"]["labels"]["conch.dev/workload"] == workload
         }
 
+    def _failures(self) -> dict[tuple[str, ...], str]:
+        """Of versions that were given up for a failure of theirs, what is said of it."""
+        live = self._namespace.cluster.kubectl(
+            *("get", "mdep", NAME, "-n", self._namespace.name, "--ignore-not-found", "-o", "json")
+        ).stdout
+        status = json.loads(live).get("status", {}) if live.strip() else {}
+        rollout = status.get("rollout", {})
+        told: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+            ((each["revision"], each["at"]), each) for each in status.get("rejected", ())
+        ]
+        told += [((rollout["id"],), rollout)] if rollout else []
+        return {id_: f"{each['cause']}: {each.get('message')}" for id_, each in told if each.get("cause") in _FAILURES}
+
+    def _given_up(self) -> str:
+        """Why the version that was asked for last never comes any more, or nothing."""
+        news = {told: None for id_, told in self._failures().items() if id_ not in self._failed_before}
+        return f"the version was given up: {'; '.join(news)}" if news else ""
+
     def wait_step(self, *weights: int) -> None:
         """Wait until a step has its share of the traffic."""
-        until(lambda: self.weights == list(weights), f"weights {weights}", seconds=120)
+        until(
+            lambda: self.weights == list(weights),
+            f"weights {weights}",
+            seconds=AFTER_KILL_SECONDS,
+            unless=self._given_up,
+        )
+
+    def wait_phase(self, phase: str) -> None:
+        """Wait until the rollout is in a phase."""
+        until(
+            lambda: self.status["rollout"]["phase"] == phase, phase, seconds=AFTER_KILL_SECONDS, unless=self._given_up
+        )
 
     def wait_until_promoted(self) -> None:
         """Wait until nothing but a person's word is missing."""
-        self._namespace.wait_reason(NAME, "AwaitingPromotion", seconds=120)
+        self.wait_for_reason("AwaitingPromotion")
+
+    def wait_for_reason(self, reason: str) -> str:
+        """Wait until the newest version, which is not given up, waits for this; returns the message."""
+        return self._namespace.wait_reason(NAME, reason, seconds=AFTER_KILL_SECONDS, unless=self._given_up)
 
     def wait_served(self, version: int) -> None:
         """Wait until a version is the stable one, nothing is left of the one before, and it is what is asked for."""
         self.wait_stable(version)
-        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"])
+        self._namespace.wait_ready(NAME, replicas=self._spec["replicas"], seconds=AFTER_KILL_SECONDS)
 
     def wait_stable(self, version: int) -> None:
         """Wait until a version is the stable one, and nothing is left of the one before."""
-        until(lambda: self.status["stable"]["version"] == version, f"version {version}", seconds=120)
-        until(lambda: len(self.status["traffic"]) == 1, "the version before to be gone", seconds=90)
+        until(
+            lambda: self.status["stable"]["version"] == version,
+            f"version {version}",
+            seconds=AFTER_KILL_SECONDS,
+            unless=self._given_up,
+        )
+        until(lambda: len(self.status["traffic"]) == 1, "the version before to be gone", seconds=AFTER_KILL_SECONDS)
 
     def wait_back(self, cause: str) -> None:
         """Wait until the newest version was given up, and the one before has all of the traffic again."""
-        until(lambda: self.rejected[-1:] == [cause], f"a way back: {cause}", seconds=120)
-        until(lambda: "candidate" not in self.status and self.weights == [100], "everything to be as before")
+        until(lambda: self.rejected[-1:] == [cause], f"a way back: {cause}", seconds=AFTER_KILL_SECONDS)
+        until(
+            lambda: "candidate" not in self.status and self.weights == [100],
+            "everything to be as before",
+            seconds=AFTER_KILL_SECONDS,
+        )
 
     def conch(self, *command: str) -> str:
         """What a `conch` command about it prints."""

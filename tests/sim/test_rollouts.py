@@ -211,6 +211,23 @@ def _fail_candidates(world: World) -> None:
             world.pods[name] = replace(pod, ready=False, report=failed)
 
 
+def test_one_hiccup_of_a_container_runtime_ends_no_rollout() -> None:
+    world = serving(replicas=4)
+    world.edit(**spec(2, replicas=4, steps=STEPS))
+    until(world, lambda: world.replicas.get(_candidate(world)) == 2)
+    assert world.status.rollout
+    assert world.status.rollout.phase is RolloutPhase.SHIFTING
+    world.run_pods()
+    second = next(name for name, pod in world.pods.items() if pod.workload == _candidate(world) and not pod.ready)
+    failed = ObservedContainer(name="triton", waiting_reason="RunContainerError", waiting_message="timed out")
+    world.pods[second] = replace(world.pods[second], containers=(failed,))
+    for _ in range(5):
+        world.step()
+    world.pods[second] = replace(world.pods[second], containers=(replace(failed, waiting_reason="", restarts=1),))
+    live(world, rounds=120)
+    assert (served(world), world.status.rejected) == (2, ())
+
+
 def test_where_there_is_no_room_an_automatic_rollout_replaces_pods_one_by_one() -> None:
     world = serving(replicas=3)
     world.edit(**spec(2, replicas=3))

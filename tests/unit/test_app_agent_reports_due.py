@@ -208,6 +208,39 @@ def test_an_agent_that_is_silent_is_asked_ever_more_rarely(silences: int, second
     assert _due(scene, POD, None, seconds + 0.1)
 
 
+@pytest.mark.parametrize(
+    ("observed", "phase", "seconds"),
+    [
+        (POD, None, 30),
+        (POD, RolloutPhase.HALTED, 30),
+        (POD, RolloutPhase.VERIFYING, 4),
+        (POD, RolloutPhase.SHIFTING, 4),
+        (SERVING, None, 4),
+    ],
+)
+def test_a_silent_agent_that_something_waits_for_is_asked_again_within_seconds(
+    observed: ObservedPod, phase: RolloutPhase | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = phase and RolloutStatus(
+        id="w1",
+        revision="r1",
+        from_revision="r0",
+        strategy=Strategy.SURGE,
+        phase=phase,
+        started_at="2026-01-01T00:00:00Z",
+    )
+    scene = Scene(observed)
+    owner = replace(OWNER, status=ModelDeploymentStatus(rollout=rollout))
+    monkeypatch.setattr(scene, "model_deployment", lambda _: owner)
+    scene.reports._silences[observed.uid] = 10
+    assert scene.reports._due_now() != [], "never asked yet"
+    asked_at = scene.reports._asked_at[observed.uid]
+    scene.clock.now = asked_at + seconds - 0.1
+    assert scene.reports._due_now() == []
+    scene.clock.now = asked_at + seconds + 0.1
+    assert scene.reports._due_now() != []
+
+
 async def test_silent_agents_and_one_objects_many_hold_no_other_up(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     scene = Scene(POD)

@@ -36,3 +36,14 @@ def test_kopf_neither_copies_nor_stores_anything_of_an_object() -> None:
     patch = kopf.Patch()
     storage.store(body=body, patch=patch, essence=kopf.BodyEssence())
     assert not patch
+
+
+def test_kopf_gives_a_dead_connection_up_within_half_a_minute_and_lets_watches_last() -> None:
+    settings = _settings()
+    assert settings.networking.connect_timeout
+    assert settings.networking.request_timeout
+    assert settings.networking.connect_timeout < settings.networking.request_timeout <= 30
+    assert settings.watching.server_timeout
+    assert settings.watching.client_timeout
+    assert settings.networking.request_timeout < settings.watching.server_timeout < settings.watching.client_timeout
+    assert settings.watching.inactivity_timeout > 60, "bookmarks come once a minute"

@@ -32,12 +32,15 @@ def waiting(reason: str, age_seconds: float | None, **fields: Any) -> ObservedPo
 @pytest.mark.parametrize(
     ("pod", "lasts"),
     [
-        (failing(1), False),
-        (failing(2, age_seconds=3600), False),
-        (failing(3), True),
-        (failing(99), True),
+        (failing(1, age_seconds=20), False),
+        (failing(3, age_seconds=3600), False),
+        (failing(4, age_seconds=19), False),
+        (failing(4, age_seconds=20), True),
+        (failing(99, age_seconds=3600), True),
+        (failing(99, age_seconds=None), False),
         # An older agent does not tell how often.
-        (failing(0), True),
+        (failing(0, age_seconds=19), False),
+        (failing(0, age_seconds=20), True),
         (waiting("ErrImagePull", 59), False),
         (waiting("ErrImagePull", 60), True),
         (waiting("ImagePullBackOff", 3600), True),
@@ -45,6 +48,11 @@ def waiting(reason: str, age_seconds: float | None, **fields: Any) -> ObservedPo
         (waiting("CreateContainerConfigError", 59), False),
         (waiting("CreateContainerConfigError", 60), True),
         (waiting("CreateContainerError", 3600), True),
+        (waiting("RunContainerError", 59), False),
+        (waiting("RunContainerError", 60), True),
+        (waiting("RunContainerError", None), False),
+        (waiting("RunContainerError", 0, restarts=1), False),
+        (waiting("RunContainerError", 0, restarts=2), True),
         # Who crashes over and over has been tried over and over.
         (waiting("CrashLoopBackOff", 0), True),
         (waiting("", 0, restarts=2, last_exit_at=NOW), True),
@@ -57,9 +65,21 @@ def test_trouble_is_told_at_once_and_lasts_once_it_did_not_pass(pod: ObservedPod
 
 
 def test_one_pod_whose_trouble_lasts_is_enough() -> None:
-    assert trouble_lasts((failing(1), replace(failing(3), name="p1")), NOW)
+    assert trouble_lasts((failing(1), replace(failing(4, age_seconds=20), name="p1")), NOW)
     assert trouble_lasts((failing(1), waiting("ErrImagePull", 60)), NOW)
     assert not trouble_lasts((failing(1), waiting("ErrImagePull", 59)), NOW)
+
+
+def test_what_a_runtime_could_not_start_hides_no_other_container_and_is_not_called_a_crash() -> None:
+    first = waiting("RunContainerError", 0, waiting_message="no space left on device")
+    told = trouble((first,), NOW)
+    assert told
+    assert "Container triton of pod p0 could not be started: no space left on device" in told.message
+    agent = ObservedContainer(name="agent", waiting_reason="CrashLoopBackOff", restarts=1, last_exit="exit code 2")
+    assert trouble_lasts((replace(first, containers=(*first.containers, agent)),), NOW)
+    again = trouble((waiting("RunContainerError", 0, restarts=2, waiting_message="no space"),), NOW)
+    assert again
+    assert "keeps crashing (2 restarts): no space" in again.message
 
 
 def test_an_old_pod_that_was_tried_often_and_is_well_is_in_no_trouble() -> None:

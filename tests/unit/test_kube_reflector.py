@@ -235,6 +235,21 @@ def test_a_watch_that_is_refused_again_and_again_costs_ever_fewer_lists(fault: E
     assert waits[-1] > 5 > waits[0]
 
 
+def test_a_list_that_works_at_last_ends_the_wait_that_its_faults_made() -> None:
+    """Otherwise the first fault of the watch blinds a new operator for another 20 s."""
+    fault = ApiUnavailableError("no route")
+    _, _, calls = _reflect([*[fault] * 9, _list(5)], [[fault]])
+    assert [what for what, _ in calls[9:]] == ["list", "watch 5", "watch 5"]
+    assert calls[-1][1] - calls[-2][1] <= 0.5
+
+
+def test_a_watch_that_the_server_ended_ends_the_wait_too() -> None:
+    fault = ApiUnavailableError("reset")
+    _, _, calls = _reflect([_list(5)], [*[[fault]] * 9, [], [fault]])
+    assert calls[-2][1] - calls[-3][1] <= 0.5, "the watch that ended, and the next"
+    assert calls[-1][1] - calls[-2][1] <= 0.5
+
+
 def test_a_deletion_that_is_older_than_the_answer_to_a_write_does_not_remove_what_it_made() -> None:
     """The watch tells of the old object's end after a new one of its name was written."""
     kept, _, _ = _reflect([_list(1, _live("a", 1))], [[("DELETED", _live("a", 8))]], {0: _live("a", 9, "new")})

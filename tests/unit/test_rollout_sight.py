@@ -254,10 +254,10 @@ def test_the_candidates_trouble_is_told_with_its_reason_and_the_stable_revisions
     assert see(a_pod(STABLE, ready=False, report=failed), a_pod()).trouble == ""
 
 
-@pytest.mark.parametrize(("attempts", "lasts"), [(2, False), (3, True)])
+@pytest.mark.parametrize(("attempts", "lasts"), [(3, False), (4, True)])
 def test_trouble_that_may_pass_by_itself_is_told_and_does_not_last(attempts: int, lasts: bool) -> None:
     failed = AgentReport(phase=AgentPhase.FAILED, reason=Reason.SOURCE_UNREACHABLE, message="m", attempts=attempts)
-    sight = see(a_pod(ready=False, report=failed))
+    sight = see(a_pod(ready=False, report=failed, created=(NOW - timedelta(seconds=20)).isoformat()))
     assert (sight.trouble != "", sight.trouble_lasts) == (True, lasts)
 
 

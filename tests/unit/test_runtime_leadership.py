@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,54 @@ def test_the_lease_of_a_leader_that_died_is_taken_only_after_its_whole_duration(
         assert server.lease == Lease(holder="b", transitions=2, version=server.lease.version)
 
     _with_two(test)
+
+
+@pytest.mark.parametrize("lost", ["request", "reply"])
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_writes_that_fail_do_not_raise_a_dead_leader(failures: int, lost: str) -> None:
+    """Who reads a version again that it has seen for ten seconds waits no other ten."""
+
+    async def main() -> None:
+        server = Server()
+        server.write("dead", 1, None)
+        b = Elector(server, "b")
+        failing = 0
+
+        async def write(**fields: Any) -> Lease:
+            nonlocal failing
+            failing += 1
+            if failing <= failures:
+                b.wire.faults = [(0.1, 0.1, lost)]
+            return await written(**fields)
+
+        written = b.wire.write
+        b.wire.write = write  # type: ignore[method-assign]
+        b.start()
+        took = await _seconds_until_leading(b)
+        assert failing == failures + 1
+        # It looks every two seconds, and soon again after a fault.
+        assert DURATION_SECONDS <= took <= DURATION_SECONDS + 2.1 + 0.8 * failures
+        assert server.lease.holder == "b"
+        await b.stop()
+
+    run_virtually(main)
+
+
+def test_a_leader_that_lives_keeps_a_standby_waiting_although_its_renewal_was_seen_before_it_was_answered() -> None:
+    """The duration is counted from when a record was seen, not from when it was asked for."""
+
+    async def main() -> None:
+        server = Server()
+        b = Elector(server, "b")
+        server.write("a", 1, None)
+        asyncio.get_running_loop().call_later(1.8, lambda: server.write("a", 1, server.lease.version))
+        b.wire.faults = [(1.9, 0.05, "")]
+        b.start()
+        assert await _seconds_until_leading(b) >= 1.8 + DURATION_SECONDS
+        assert [lease.holder for lease in server.writes] == ["a", "a", "b"]
+        await b.stop()
+
+    run_virtually(main)
 
 
 def test_a_lease_that_is_given_back_after_the_work_is_taken_at_the_next_look() -> None:

@@ -36,6 +36,8 @@ _UNLEARNT_SECONDS: Final = 2.0
 _ARRIVALS_SECONDS: Final = 2.0
 """Where requests go past the gateways, so that only the pods can tell of them."""
 _SILENT_SECONDS_MOST: Final = 30.0
+_NEEDED_SECONDS_MOST: Final = 4.0
+"""Of a silent agent that something waits for: one of a pod that the kubelet calls ready, or of a rollout."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3, sock_connect=1)
 _CONCURRENT: Final = 64
 _CONCURRENT_PER_OBJECT: Final = 16
@@ -127,7 +129,12 @@ class AgentReports:
             keys.add(key)
             running = observed.phase in _ALIVE and not observed.deleting
             askable = observed.ip and running and observed.uid not in self._asking
-            if askable and self._is_due(observed, now, serving_seconds=self._serving_seconds(key, observed, learnt)):
+            if askable and self._is_due(
+                observed,
+                now,
+                serving_seconds=self._serving_seconds(key, observed, learnt),
+                silent_seconds_most=self._silent_seconds_most(key, observed),
+            ):
                 due.append((key, observed))
         for known in self._of_pods():
             for gone in known.keys() - alive:
@@ -152,12 +159,29 @@ class AgentReports:
             return _ARRIVALS_SECONDS
         return _AUTOSCALED_SECONDS if _place(key, observed) in learnt or not self._is_used(key) else _UNLEARNT_SECONDS
 
-    def _is_due(self, observed: ObservedPod, now: float, *, serving_seconds: float = _SERVING_SECONDS) -> bool:
+    def _silent_seconds_most(self, key: ObjectKey, observed: ObservedPod) -> float:
+        """How rarely a pod is asked at most whose agent does not answer.
+
+        One that the kubelet calls ready answers somebody, and a rollout goes no further without its pods' word.
+        """
+        owner = self._view.model_deployment(key)
+        rollout = owner.status.rollout if owner else None
+        is_needed = observed.ready or (rollout is not None and rollout.phase in UNDER_WAY)
+        return _NEEDED_SECONDS_MOST if is_needed else _SILENT_SECONDS_MOST
+
+    def _is_due(
+        self,
+        observed: ObservedPod,
+        now: float,
+        *,
+        serving_seconds: float = _SERVING_SECONDS,
+        silent_seconds_most: float = _SILENT_SECONDS_MOST,
+    ) -> bool:
         """Whether it is this pod's turn; by what is true now, so a pod that stops serving is asked at once."""
         report = self.answer(observed.uid).report
         serves = observed.ready and report is not None and report.phase is AgentPhase.READY and not _replays(report)
         silences = self._silences.get(observed.uid, 0)
-        wait = serving_seconds if serves else min(_STARTING_SECONDS * 2**silences, _SILENT_SECONDS_MOST)
+        wait = serving_seconds if serves else min(_STARTING_SECONDS * 2**silences, silent_seconds_most)
         if now - self._asked_at.get(observed.uid, float("-inf")) < wait:
             return False
         # Jitter, so that pods that started together are not asked together for ever.

@@ -101,6 +101,10 @@ def _settings() -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = 0.5
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    # By kopf's own limit a list on a connection that is dead blinds a new operator for five minutes.
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    # A watch lasts; these are its limits, and kopf opens one anew that was silent for 70 s, bookmarks included.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.reconnect_backoff = 0.5

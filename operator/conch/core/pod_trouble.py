@@ -1,6 +1,7 @@
 """What keeps a revision's pods from serving until somebody acts: told by kubelets and agents, found in any of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,8 +15,10 @@ _IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _RESTARTS_TOLERATED: Final = 2
-_ATTEMPTS: Final = 3
-"""Of an agent, until its failure counts as lasting; an older one does not tell."""
+_ATTEMPTS: Final = 4
+"""Of an agent, until its failure counts as lasting: by its back-off 10 s and more. An older agent does not tell."""
+_AGENT_PATIENCE: Final = timedelta(seconds=20)
+"""A pod's first seconds are those in which its network may not be there yet."""
 _PATIENCE: Final = timedelta(seconds=60)
 _RECENTLY: Final = timedelta(minutes=10)
 
@@ -27,11 +30,24 @@ def trouble(pods: Sequence[ObservedPod], now: datetime) -> Finding | None:
 
 def trouble_lasts(pods: Sequence[ObservedPod], now: datetime) -> bool:
     """Whether one of these pods is in trouble that did not pass by itself: what was tried once proves nothing."""
-    tried = [pod for pod in pods if pod.report is None or pod.report.attempts == 0 or pod.report.attempts >= _ATTEMPTS]
-    old = [pod for pod in pods if pod.created and now - datetime.fromisoformat(pod.created) >= _PATIENCE]
-    return (
-        failed_agent(tried) or missing_image(old) or missing_configuration(old) or crash_loop(pods, now)
-    ) is not None
+    tried = [pod for pod in pods if _was_tried(pod) and _is_older(pod, _AGENT_PATIENCE, now)]
+    old = [pod for pod in pods if _is_older(pod, _PATIENCE, now)]
+    run = [pod if pod in old else _without_first_starts(pod) for pod in pods]
+    return (failed_agent(tried) or missing_image(old) or missing_configuration(old) or crash_loop(run, now)) is not None
+
+
+def _was_tried(pod: ObservedPod) -> bool:
+    """Whether its agent, if it fails, has failed often enough."""
+    return pod.report is not None and (pod.report.attempts == 0 or pod.report.attempts >= _ATTEMPTS)
+
+
+def _is_older(pod: ObservedPod, age: timedelta, now: datetime) -> bool:
+    return bool(pod.created) and now - datetime.fromisoformat(pod.created) >= age
+
+
+def _without_first_starts(pod: ObservedPod) -> ObservedPod:
+    """The pod, but for containers that only failed to start so far."""
+    return replace(pod, containers=tuple(each for each in pod.containers if not _failed_to_start(each)))
 
 
 def failed_agent(pods: Sequence[ObservedPod]) -> Finding | None:
@@ -91,12 +107,18 @@ def crash_loop(pods: Sequence[ObservedPod], now: datetime) -> Finding | None:
             recently = container.last_exit_at is not None and now - container.last_exit_at < _RECENTLY
             if crashing or (again and recently):
                 detail = container.last_exit or container.waiting_message or container.waiting_reason
+                crashes = f"keeps crashing ({container.restarts} restarts)"
                 return stalled(
                     Reason.CRASH_LOOPING,
-                    f"{_crash_hint(container)}Container {container.name} of pod {pod.name} keeps crashing "
-                    f"({container.restarts} restarts): {detail}",
+                    f"{_crash_hint(container)}Container {container.name} of pod {pod.name} "
+                    f"{'could not be started' if _failed_to_start(container) else crashes}: {detail}",
                 )
     return None
+
+
+def _failed_to_start(container: ObservedContainer) -> bool:
+    """Whether its runtime could not start it, once or twice: a busy node looks like that, and it passes."""
+    return container.waiting_reason == "RunContainerError" and container.restarts < _RESTARTS_TOLERATED
 
 
 def _crash_hint(container: ObservedContainer) -> str:

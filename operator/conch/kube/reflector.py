@@ -26,6 +26,27 @@ _REMOVED_REMEMBERED = 1024
 _log = structlog.get_logger(__name__)
 
 
+class _BackOff:
+    """How long to wait after a fault, ever longer until something worked."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._seconds = _RETRY_FIRST_SECONDS
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing has failed since something worked."""
+        return self._seconds == _RETRY_FIRST_SECONDS
+
+    def grow(self) -> float:
+        """Seconds to wait now, with jitter; twice as many the next time."""
+        seconds = random.uniform(0.5, 1.0) * self._seconds  # noqa: S311 - jitter
+        self._seconds = min(2 * self._seconds, _RETRY_LIMIT_SECONDS)
+        return seconds
+
+
 class Reflector(Generic[Projection]):
     """The live objects of a resource that carry a label, projected by `project`.
 
@@ -68,26 +89,31 @@ class Reflector(Generic[Projection]):
 
     async def run(self) -> None:
         """Reflect until cancelled. Faults of any kind are waited out with jittered back-off."""
-        retry_seconds = _RETRY_FIRST_SECONDS
+        # A list that works says nothing of the watch, nor do lists that failed before it.
+        listing, watching = _BackOff(), _BackOff()
         resource_version: str | None = None
         while True:
+            back_off = watching
             try:
                 if resource_version is None:
+                    back_off = listing
                     resource_version = await self._relist()
+                    listing.reset()
+                    back_off = watching
                 async for kind, live in self._client.watch(
                     self._resource, resource_version=resource_version, label_selector=self._label_selector
                 ):
                     resource_version = live["metadata"]["resourceVersion"]
-                    retry_seconds = _RETRY_FIRST_SECONDS
+                    watching.reset()
                     self._ingest(kind, live)
+                watching.reset()
                 # The server ends a watch every few minutes; at once again and again would be a fault of its own.
                 await asyncio.sleep(random.uniform(0, _RETRY_FIRST_SECONDS))  # noqa: S311 - jitter
                 continue
             except ApiError as error:
                 resource_version = None
-                # A list that works says nothing of the watch: only a watch that brought something ends the back-off.
-                if error.expired and retry_seconds == _RETRY_FIRST_SECONDS:
-                    retry_seconds *= 2
+                if error.expired and back_off.is_fresh:
+                    back_off.grow()
                     continue
                 _log.warning("watch refused", resource=self._resource.plural, error=str(error))
             except ApiUnavailableError as error:
@@ -95,8 +121,7 @@ class Reflector(Generic[Projection]):
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 resource_version = None
                 _log.warning("watch unreadable", resource=self._resource.plural, error=repr(error))
-            await asyncio.sleep(random.uniform(0.5, 1.0) * retry_seconds)  # noqa: S311 - jitter
-            retry_seconds = min(2 * retry_seconds, _RETRY_LIMIT_SECONDS)
+            await asyncio.sleep(back_off.grow())
 
     async def _relist(self) -> str:
         version, alive = "", set[ObjectKey]()

@@ -19,6 +19,7 @@ _log = structlog.get_logger(__name__)
 DURATION_SECONDS = 10
 RENEW_DEADLINE_SECONDS = 7.0
 RETRY_SECONDS = 2.0
+_AFTER_FAULT_SECONDS = 0.5
 _CLOCK_MARGIN_SECONDS = 0.5
 _RELEASE_SECONDS = 1.0
 
@@ -55,6 +56,9 @@ class Leadership:
         self._leads_until = float("-inf")
         self._seen: Record | None = None
         self._seen_at = float("-inf")
+        """When that version was first seen. Never before it was written, so its holder's duration had begun."""
+        self._may_differ = False
+        """Whether a write of ours had no answer, so that the record may be another one than was seen."""
 
     def leads(self) -> bool:
         """Whether this process may write now."""
@@ -78,7 +82,7 @@ class Leadership:
         work: asyncio.Task[None] | None = None
         try:
             while True:
-                await self._step()
+                answered = await self._step()
                 if self.leads() and work is None:
                     _log.info("leading", identity=self._identity)
                     work = asyncio.ensure_future(lead())
@@ -86,7 +90,7 @@ class Leadership:
                     await _end(work)
                     work = None
                     _log.warning("no longer leading", identity=self._identity)
-                wait = RETRY_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+                wait = (RETRY_SECONDS if answered else _AFTER_FAULT_SECONDS) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
                 if work is None:
                     await asyncio.sleep(wait)
                 else:
@@ -97,18 +101,25 @@ class Leadership:
                 await _end(work)
             await self._release()
 
-    async def _step(self) -> None:
+    async def _step(self) -> bool:
+        """Try once to hold the Lease, or look at who does; whether the store answered."""
         asked_at = self._clock()
         try:
             async with asyncio.timeout(RETRY_SECONDS):
                 await self._try_hold(asked_at)
         except Exception as error:  # any fault of the store has the same answer: try again until the deadline
             _log.info("lease not renewed", error=str(error) or type(error).__name__)
+            return False
+        return True
 
     async def _try_hold(self, asked_at: float) -> None:
-        record = self._seen if self.leads() and self._seen is not None else await self._store.read()
-        if self._seen is None or record.version != self._seen.version:
-            self._seen, self._seen_at = record, asked_at
+        if self._seen is not None and self.leads() and not self._may_differ:
+            record = self._seen
+        else:
+            record = await self._store.read()
+            if self._seen is None or record.version != self._seen.version:
+                self._seen, self._seen_at = record, self._clock()
+            self._may_differ = False
         mine = record.holder == self._identity
         if not mine and record.holder and asked_at - self._seen_at < DURATION_SECONDS:
             self._leads_until = float("-inf")
@@ -121,10 +132,11 @@ class Leadership:
                 now=datetime.now(UTC),
             )
         except BaseException:
-            # The record may have changed under us; look again next time instead of guessing.
-            self._seen = None
+            # The record may have changed under us; look again next time instead of guessing. What has not changed has
+            # been seen for as long as before: who died does not live on because others cannot write.
+            self._may_differ = True
             raise
-        self._seen_at = asked_at
+        self._seen_at = self._clock()
         # Counted from before the call: that is when the Lease's duration may have begun.
         self._leads_until = asked_at + RENEW_DEADLINE_SECONDS
 
