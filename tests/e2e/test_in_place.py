@@ -8,11 +8,11 @@ import pytest
 
 from tests.cluster.client import Cluster
 from tests.e2e.conftest import Namespace
+from tests.e2e.operators import AFTER_KILL_SECONDS, kill_operators
 from tests.e2e.versioned_model import NAME, Model, lost
 from tests.support import versions
 from tests.support.gateways import digits_load
 from tests.support.inference import digits, infer
-from tests.support.installation import NAMESPACE as CONCH_NAMESPACE
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
@@ -101,14 +101,11 @@ def test_whatever_dies_in_the_middle_one_of_the_two_versions_serves(
     for name in pods:
         for container in ("triton", "agent"):
             cluster.kill_container(name, container, namespace.name)
-    cluster.kubectl(
-        *("delete", "pod", "-n", CONCH_NAMESPACE, "-l", "app.kubernetes.io/component=operator"),
-        *("--grace-period=0", "--force"),
-    )
+    kill_operators(cluster)
     model.wait_until_promoted()
     assert model.weights == [50, 50]
     model.conch("promote")
-    until(lambda: len(model.status["rollout"]["turned"]) == 2, "the second pod's turn", seconds=120)
+    until(lambda: len(model.status["rollout"]["turned"]) == 2, "the second pod's turn", seconds=AFTER_KILL_SECONDS)
     for name in pods:
         cluster.kill_container(name, "triton", namespace.name)
     model.wait_served(2)
