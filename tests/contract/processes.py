@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder
+from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder, TurnOrder
 from conch.api.pod import TRITON_CPUS_ENV
 from conch.api.triton_arguments import triton_arguments
 from tests.cluster.ports import free_port
@@ -23,6 +23,7 @@ from tests.images.triton import assemble
 from tests.support.async_waiting import until
 
 ADMIN_KEY = "0123456789abcdef-test-key"
+POD_NAME = "classifier-w1-abcde"
 WAIT_SECONDS = 60
 AGENT = (
     "import asyncio; from conch.agent.main import run; from conch.agent.settings import AgentSettings; "
@@ -122,6 +123,7 @@ class Agent(Process):
             | cached
             | {
                 **IMAGE_ENVIRONMENT,
+                "HOSTNAME": POD_NAME,
                 "CONCH_ADMIN_KEY": ADMIN_KEY,
                 "CONCH_ASSIGNMENT_FILE": str(self.assignment),
                 "CONCH_MODEL_FOLDER": str(self.volume),
@@ -164,6 +166,11 @@ class Agent(Process):
                 pin = Pin(digest=report.digest, resolved=report.resolved)
                 if report.pin != pin:
                     await self.tell(report.revision, pin)
+            change = report.change if report else None
+            if change and change.digest and change.phase in (AgentPhase.FETCHED, AgentPhase.FAILED):
+                pin = Pin(digest=change.digest, resolved=change.resolved)
+                if change.pin != pin:
+                    await self.tell(change.revision, pin)
             await asyncio.sleep(0.1)
 
     async def tell(self, revision: str, pin: Pin, *, key: str = ADMIN_KEY) -> int:
@@ -173,6 +180,16 @@ class Agent(Process):
         async with (
             aiohttp.ClientSession() as session,
             session.put(f"http://127.0.0.1:{self.port}/pin", data=order.model_dump_json(by_alias=True)) as response,
+        ):
+            return response.status
+
+    async def turn(self, change: str, turn: int, revision: str, *, key: str = ADMIN_KEY) -> int:
+        """Say whose turn it is as the operator does; returns the answer's status."""
+        code = names.turn_code(key, change, turn, revision)
+        order = TurnOrder(change=change, turn=turn, revision=revision, code=code)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(f"http://127.0.0.1:{self.port}/turn", data=order.model_dump_json(by_alias=True)) as response,
         ):
             return response.status
 

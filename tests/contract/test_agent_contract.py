@@ -16,7 +16,7 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from conch.agent.decide import Wanted
+from conch.agent.state import Wanted
 from conch.api.assignment import AgentPhase, Assignment, Pin
 from conch.api.batching import DynamicBatching
 from conch.api.model import InstanceGroup, ModelConfig, ModelSource, SecretReference

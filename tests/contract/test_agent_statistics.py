@@ -14,7 +14,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from conch.agent.counting import Counting
-from conch.agent.decide import Wanted
+from conch.agent.state import Wanted
 from conch.api.assignment import Assignment, GoldenOutcome, InferenceCounts, ModelCounts
 from conch.api.batching import DynamicBatching
 from conch.api.model import InstanceGroup, ModelConfig, ModelSource

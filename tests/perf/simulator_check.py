@@ -33,7 +33,7 @@ import typer
 from numpy.typing import NDArray
 
 from conch.agent.counting import Counting
-from conch.agent.decide import Wanted
+from conch.agent.state import Wanted
 from conch.api.assignment import AgentPhase, AgentReport, Assignment
 from conch.api.model import ModelSource
 from conch.app.scaling_signals import SignalReader

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from conch.agent import cached_fetch
-from conch.agent.decide import Wanted
 from conch.agent.errors import StepError
 from conch.agent.fetcher import Fetcher
 from conch.agent.settings import AgentSettings
+from conch.agent.state import Wanted
 from conch.agent.volume import Volume
 from conch.api import pod
 from conch.api.assignment import Assignment, CacheOutcome, CacheReport, Pin
@@ -87,7 +87,7 @@ class Agent:
         )
         progress = self.progress = Progress()
         # In no circle of references: with the last one to an agent its locks go, as those of a process that ends.
-        self.fetcher = Fetcher(settings, self.volume, lambda: progress)
+        self.fetcher = Fetcher(settings, self.volume, lambda _wanted: progress)
 
     async def fetch(self, wanted: Wanted) -> CacheReport | None:
         await self.fetcher.fetch(wanted)

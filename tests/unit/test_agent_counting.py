@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from conch.agent.counting import ROWS_MOST, Counting
-from conch.agent.decide import Wanted
+from conch.agent.state import Wanted
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, BatchCounts, InferenceCounts, ModelCounts
 from conch.api.model import ModelSource
 from conch.triton.client import TritonClient

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.agent.decide import (
+from conch.agent.decide import next_step
+from conch.agent.state import (
     CleanUp,
     Disk,
     Failure,
@@ -17,14 +18,16 @@ from conch.agent.decide import (
     LayOut,
     Load,
     LoadedVersion,
+    MakeWay,
+    Preparing,
     Replay,
     Resize,
     Resizing,
+    Restore,
     Server,
     Step,
     Unload,
     Wanted,
-    next_step,
     serves,
 )
 from conch.api.assignment import AgentPhase, AssignedModel, Assignment, GoldenOutcome, GoldenReport, Pin
@@ -336,7 +339,9 @@ class World:
                     fetched={wanted.fetch_key: PIN.digest},
                     layouts=((wanted.assignment.name, wanted.layout_key),),
                 )
-            case Idle():
+            case Restore(wanted=wanted):
+                self.do(LayOut(wanted=wanted))
+            case Idle() | MakeWay() | Preparing():
                 pass
 
     def next_step(self, wanted: Wanted) -> Step:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conch.agent.assignment_file import AssignmentFile
-from conch.agent.decide import Disk
+from conch.agent.state import Disk
 from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment
 from conch.api.model import ModelSource

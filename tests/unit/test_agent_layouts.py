@@ -7,9 +7,9 @@ from typing import Any, Final, cast
 
 import pytest
 
-from conch.agent.decide import LayOut, Load, LoadedVersion, Wanted
 from conch.agent.errors import StepError
 from conch.agent.settings import AgentSettings
+from conch.agent.state import LayOut, Load, LoadedVersion, Wanted
 from conch.agent.steps import Steps
 from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment

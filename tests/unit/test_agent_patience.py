@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from conch.agent import repository
-from conch.agent.decide import LayOut
 from conch.agent.errors import StepError
 from conch.agent.patience import Patience
 from conch.agent.settings import AgentSettings
+from conch.agent.state import LayOut
 from conch.agent.steps import Steps
 from conch.api.reasons import Reason
 from conch.triton.layout import Tree, read_tree

@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 from google.protobuf import json_format
 
-from conch.agent.decide import Resizing, Wanted
 from conch.agent.fetcher import Fetcher
 from conch.agent.resizing import Resizer
+from conch.agent.state import Resizing, Wanted
 from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment
 from conch.api.model import ModelConfig, ModelSource

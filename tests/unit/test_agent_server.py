@@ -10,9 +10,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from conch.agent import reporting
-from conch.agent.decide import Failure, Fetch, Golden, Idle, Load, Replay, Resize, Resizing, Step, Wanted
 from conch.agent.server import make_application
 from conch.agent.settings import AgentSettings
+from conch.agent.state import Failure, Fetch, Golden, Idle, Load, Replay, Resize, Resizing, Step, Wanted
 from conch.agent.volume import Record
 from conch.api import names
 from conch.api.assignment import (
@@ -24,6 +24,7 @@ from conch.api.assignment import (
     InferenceCounts,
     Pin,
     PinOrder,
+    TurnOrder,
 )
 from conch.api.model import ModelSource
 from conch.api.reasons import Reason
@@ -39,28 +40,88 @@ async def at_once() -> str:
     return "nothing is open"
 
 
-def refuse(pin: Pin) -> None:
-    raise AssertionError(f"took {pin}")
+class Taker:
+    """Takes orders for two revisions of one change."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.pins: list[PinOrder] = []
+        self.turns: list[TurnOrder] = []
+        self.error = error
+
+    def take_pin(self, order: PinOrder, /) -> str:
+        if order.revision not in ("r1", "r2"):
+            return "this pod is assigned revision r1 and r2"
+        self.pins.append(order)
+        return ""
+
+    async def take_turn(self, order: TurnOrder, /) -> str:
+        if self.error:
+            raise self.error
+        if order.change != "c1":
+            return "this pod's assignment brings the change c1"
+        self.turns.append(order)
+        return ""
+
+
+def pin_order(revision: str, *, key: str = "key", resolved: str = PIN.resolved) -> PinOrder:
+    return PinOrder(revision=revision, pin=PIN, code=names.pin_code(key, revision, PIN.digest, resolved))
 
 
 @pytest.mark.parametrize(
     ("order", "status"),
     [
-        (PinOrder(revision="r1", pin=PIN, code=names.pin_code("key", "r1", PIN.digest, PIN.resolved)), 204),
-        (PinOrder(revision="r1", pin=PIN, code=names.pin_code("other", "r1", PIN.digest, PIN.resolved)), 401),
-        (PinOrder(revision="r1", pin=PIN, code=names.pin_code("key", "r1", PIN.digest, "etag 2")), 401),
-        (PinOrder(revision="r2", pin=PIN, code=names.pin_code("key", "r2", PIN.digest, PIN.resolved)), 409),
+        (pin_order("r1"), 204),
+        (pin_order("r2"), 204),
+        (pin_order("r1", key="other"), 401),
+        (pin_order("r1", resolved="etag 2"), 401),
+        (pin_order("r3"), 409),
         (PinOrder(revision="r1", pin=PIN, code=names.status_key("key")), 401),
     ],
 )
 async def test_a_pin_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, order: PinOrder, status: int) -> None:
-    taken: list[Pin] = []
+    taker = Taker()
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT, taken.append, at_once))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, taker, at_once))) as client:
         response = await client.put("/pin", data=order.model_dump_json(by_alias=True))
         assert response.status == status
         assert (await client.put("/pin", data=b"nonsense")).status == 400
-    assert taken == ([PIN] if status == 204 else [])
+    assert taker.pins == ([order] if status == 204 else [])
+
+
+def turn_order(change: str = "c1", turn: int = 3, revision: str = "r2") -> TurnOrder:
+    code = names.turn_code("key", change, turn, revision)
+    return TurnOrder(change=change, turn=turn, revision=revision, code=code)
+
+
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        (turn_order(), 204),
+        (turn_order(turn=4), 204),
+        (turn_order(change="c2"), 409),
+        (turn_order().model_copy(update={"turn": 4}), 401),
+        (turn_order().model_copy(update={"revision": "r1"}), 401),
+        (turn_order().model_copy(update={"change": "c2"}), 401),
+        (turn_order().model_copy(update={"code": names.status_key("key")}), 401),
+        (turn_order().model_copy(update={"code": "é"}), 401),
+    ],
+)
+async def test_a_turn_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, order: TurnOrder, status: int) -> None:
+    taker = Taker()
+    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, taker, at_once))) as client:
+        response = await client.put("/turn", data=order.model_dump_json(by_alias=True))
+        assert response.status == status
+        assert (await client.put("/turn", data=b"{}")).status == 400
+    assert taker.turns == ([order] if status == 204 else [])
+
+
+async def test_a_turn_that_cannot_be_kept_is_not_taken(tmp_path: Path) -> None:
+    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    taker = Taker(OSError(28, "No space left on device"))
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, taker, at_once))) as client:
+        response = await client.put("/turn", data=turn_order().model_dump_json(by_alias=True))
+        assert (response.status, "No space left" in await response.text()) == (503, True)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +139,7 @@ async def test_a_pin_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, or
 )
 async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, status: int) -> None:
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse, at_once))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, Taker(), at_once))) as client:
         response = await client.get("/status", headers={} if header is None else {"Authorization": header})
         assert response.status == status
         if status == 200:
@@ -87,7 +148,7 @@ async def test_status_needs_exactly_the_key(tmp_path: Path, header: str | None, 
 
 async def test_healthz_waits_for_the_repository(tmp_path: Path) -> None:
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse, at_once))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, Taker(), at_once))) as client:
         assert (await client.get("/healthz")).status == 503
         (tmp_path / "repository").mkdir()
         assert (await client.get("/healthz")).status == 200
@@ -166,7 +227,7 @@ async def test_who_asks_to_leave_is_answered_when_that_is_safe(tmp_path: Path) -
         return "nothing is open"
 
     settings = AgentSettings(admin_key="key", model_folder=tmp_path)
-    async with TestClient(TestServer(make_application(settings, lambda: REPORT, refuse, leave))) as client:
+    async with TestClient(TestServer(make_application(settings, lambda: REPORT, Taker(), leave))) as client:
         waits = asyncio.ensure_future(client.get("/leave"))
         assert (await client.get("/healthz")).status == 503, "others are answered meanwhile"
         assert not waits.done()

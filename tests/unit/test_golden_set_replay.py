@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from conch.agent import golden_check
-from conch.agent.decide import Golden, Wanted
 from conch.agent.fetcher import Fetcher
 from conch.agent.golden_check import GoldenCheck
 from conch.agent.settings import AgentSettings
+from conch.agent.state import Golden, Wanted
 from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment, GoldenOutcome, GoldenReport, Pin
 from conch.api.model import ModelSource
@@ -85,7 +85,7 @@ class Bench:
         settings = AgentSettings(admin_key="key", model_folder=folder)
         self.check = GoldenCheck(
             self.volume,
-            Fetcher(settings, self.volume, Progress),
+            Fetcher(settings, self.volume, lambda _wanted: Progress()),
             triton,
             lambda: self.now,
         )

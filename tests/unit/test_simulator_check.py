@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conch.agent.counting import Counting
-from conch.agent.decide import Wanted
+from conch.agent.state import Wanted
 from conch.api.assignment import BatchCounts, InferenceCounts, ModelCounts
 from conch.core.scaling.service_curve import ServiceCurve
 from conch.simulate.fleet import Fleet, FleetSettings

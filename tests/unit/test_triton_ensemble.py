@@ -6,9 +6,9 @@ from typing import Any, Final, cast
 
 import pytest
 
-from conch.agent.decide import LayOut, LoadedVersion, Wanted
 from conch.agent.errors import StepError
 from conch.agent.settings import AgentSettings
+from conch.agent.state import LayOut, LoadedVersion, Wanted
 from conch.agent.steps import Steps
 from conch.agent.volume import Volume
 from conch.api.assignment import AssignedModel, Assignment

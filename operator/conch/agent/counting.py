@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from conch.agent.decide import Wanted
+from conch.agent.state import Wanted
 from conch.api.assignment import BATCH_SIZES_MOST, MODELS_MOST, BatchCounts, InferenceCounts, ModelCounts
 from conch.triton.batch_sizes import told_size
 from conch.triton.client import TritonClient

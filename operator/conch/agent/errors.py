@@ -1,6 +1,10 @@
-"""The one way in which a step of the agent fails."""
+"""The ways in which a step of the agent fails."""
 
 from conch.api.reasons import Reason
+
+
+class RefusedError(Exception):
+    """This pod cannot be changed to the other revision of a change; the message says why."""
 
 
 class StepError(Exception):
@@ -10,3 +14,7 @@ class StepError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+class ServerEndedError(StepError):
+    """Triton ended over what was tried, and the model that served with it."""

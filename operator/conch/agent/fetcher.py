@@ -1,6 +1,6 @@
 """Brings the assigned files to the volume: fetches what is not there, verifies it, keeps only what is whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +8,9 @@ from pathlib import Path
 from aiohttp.abc import AbstractResolver
 
 from conch.agent.cached_fetch import CachedFetch
-from conch.agent.decide import Wanted
 from conch.agent.errors import StepError
 from conch.agent.settings import AgentSettings
+from conch.agent.state import Wanted
 from conch.agent.volume import Record, Volume
 from conch.api.assignment import Assignment, CacheOutcome, CacheReport
 from conch.api.model import ModelSource
@@ -41,7 +41,7 @@ class Fetcher:
         self,
         settings: AgentSettings,
         volume: Volume,
-        progress: Callable[[], Progress],
+        progress: Callable[[Wanted], Progress],
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._settings = settings
@@ -52,9 +52,12 @@ class Fetcher:
         self._cache_reports: dict[str, CacheReport] = {}
         """By fetch key, of this life of the agent."""
 
-    async def fetch(self, wanted: Wanted) -> None:
-        """Bring the assigned files to the volume; raises StepError when they are not the expected ones, StoreError."""
-        assignment, key = wanted.assignment, wanted.fetch_key
+    async def fetch(self, wanted: Wanted, kept: Collection[str] = ()) -> None:
+        """Bring the assigned files to the volume, beside the fetched trees of the keys `kept`.
+
+        Raises StepError when they are not the expected ones, StoreError.
+        """
+        key = wanted.fetch_key
         before = self._volume.untrusted(key)
         if before is not None and await in_thread(self._verifier(wanted, before)):
             return
@@ -63,7 +66,7 @@ class Fetcher:
             if wanted.expected_digest not in (None, known.digest):
                 raise _other_files(wanted, known)
             return
-        request = self._request(assignment, known.resolved if known else "")
+        request = self._request(wanted, known.resolved if known else "", limit_bytes=self._room(wanted, kept))
         places = [allowed_place(part) for part in (request.parts.values() or [request])]
         if self._cached is None or any(isinstance(place, ClaimSource) for place in places):
             await self._fetch_onto_the_volume(wanted, request)
@@ -73,15 +76,21 @@ class Fetcher:
         if record is not None and wanted.expected_digest not in (None, record.digest):
             raise _other_files(wanted, record)
 
-    def _request(self, assignment: Assignment, known: str) -> Request:
-        progress = self._progress()
+    def _room(self, wanted: Wanted, kept: Collection[str]) -> int:
+        """How much of the volume the files may take, their archive included."""
+        others = [self._volume.record(key) for key in kept if key != wanted.fetch_key]
+        taken = sum(record.bytes for record in others if record is not None and not record.fingerprint)
+        return max(0, self._settings.limit_bytes - taken)
+
+    def _request(self, wanted: Wanted, known: str, *, limit_bytes: int) -> Request:
+        assignment, progress = wanted.assignment, self._progress(wanted)
         requests = {
             model.name: Request(
                 source=model.source,
                 policy=assignment.source_policy,
                 claim_mount=self._claim_mount(assignment, model.source),
                 credentials_folder=self._credentials_folder(assignment, model.source),
-                limit_bytes=self._settings.limit_bytes,
+                limit_bytes=limit_bytes,
                 progress=progress,
             )
             for model in (assignment, *assignment.models)
@@ -150,9 +159,10 @@ class Fetcher:
             await self._cached.use(self._volume.cached())
             await self._cached.keep_renewing()
 
-    def clean_up(self, wanted: Wanted) -> None:
-        """Remove whatever is not of the assigned model, and let others take away what is not in use any more."""
-        self._volume.clean_up(fetched=wanted.fetch_key, layout=wanted.layout_key)
+    def clean_up(self, wanted: Wanted, kept: Collection[str] = (), kept_layout: str | None = None) -> None:
+        """Remove whatever is neither of the assigned model nor of these keys, and let others take away what is not in
+        use any more."""
+        self._volume.clean_up(fetched=wanted.fetch_key, layout=wanted.layout_key, kept=kept, kept_layout=kept_layout)
         self._leave_unused()
 
     def _leave_unused(self) -> None:

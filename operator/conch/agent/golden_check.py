@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from conch.agent.decide import Golden, Wanted
 from conch.agent.fetcher import Fetcher
 from conch.agent.reporting import agent_log
+from conch.agent.state import Golden, Wanted
 from conch.agent.volume import Volume
 from conch.api.assignment import GoldenOutcome, GoldenReport
 from conch.store import in_thread
@@ -84,7 +84,7 @@ class GoldenCheck:
         content = await in_thread(lambda _checkpoint: self._read(wanted))
         if content is None:
             return GoldenReport(outcome=GoldenOutcome.ABSENT)
-        name, version = wanted.assignment.name, wanted.assignment.version
+        name, version = wanted.name, wanted.assignment.version
         model = await self._triton.signature(name, version)
         samples = await in_thread(lambda _checkpoint: read_golden_set(content, model))
         differences = await replay(self._triton, name, version, model=model, samples=samples)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,18 +10,32 @@ from dataclasses import replace
 
 from aiohttp.abc import AbstractResolver
 
+from conch.agent.assigned import Assignments
 from conch.agent.assignment_file import AssignmentFile
+from conch.agent.back_off import failed_again
+from conch.agent.changes import Changes
 from conch.agent.connections import open_connections
-from conch.agent.decide import Failure, Idle, Server, Step, Wanted, next_step, running_instances
-from conch.agent.errors import StepError
+from conch.agent.decide import next_step
+from conch.agent.errors import RefusedError, StepError
 from conch.agent.leaving import Leaving, LeavingTimes
+from conch.agent.preparation import Preparation
 from conch.agent.reporting import FetchMeter, agent_log, make_report, phase_of
 from conch.agent.server import serve
 from conch.agent.settings import AgentSettings
+from conch.agent.state import Failure, Idle, Preparing, Refuse, Server, Step, Wanted, running_instances
 from conch.agent.steps import Steps
+from conch.agent.turn import Turns
 from conch.agent.volume import Volume
 from conch.api import pod
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, InferenceCounts, Pin
+from conch.api.assignment import (
+    AgentPhase,
+    AgentReport,
+    Assignment,
+    ChangeReport,
+    InferenceCounts,
+    PinOrder,
+    TurnOrder,
+)
 from conch.api.reasons import Reason
 from conch.store import Progress, in_thread, without_query
 from conch.store.composed import tells_versions
@@ -30,8 +43,6 @@ from conch.store.fetch import REFETCH_BYTES_MOST
 from conch.triton.client import TritonClient
 from conch.triton.metrics import MetricsReader
 
-RETRY_FIRST_SECONDS = 2.0
-RETRY_MOST_SECONDS = 30.0
 _FAULTS_OF_THE_MODEL = (Reason.INVALID_MODEL, Reason.MODEL_LOAD_FAILED)
 
 
@@ -49,14 +60,14 @@ async def run(settings: AgentSettings, *, resolver: AbstractResolver | None = No
         ):
             agent = Agent(settings, volume, triton, metrics, resolver)
             leaving = Leaving(
-                connections=lambda: open_connections((pod.HTTP_PORT, pod.GRPC_PORT)),
+                connections=_connections,
                 is_live=triton.live,
                 times=LeavingTimes(
                     propagation_seconds=settings.propagation_seconds, drain_seconds=settings.drain_seconds
                 ),
                 clock=time.monotonic,
             )
-            runner = await serve(settings, agent.report, agent.take_pin, leaving.wait)
+            runner = await serve(settings, agent.report, agent, leaving.wait)
             try:
                 await in_thread(lambda _checkpoint: volume.prepare())
                 work = asyncio.ensure_future(agent.work())
@@ -88,32 +99,45 @@ class Agent:
     ) -> None:
         self._settings = settings
         self._volume = volume
-        self._steps = Steps(settings, volume, triton, metrics, self._begin_fetch, resolver, clock=clock)
-        self._file = AssignmentFile(settings.assignment_file)
+        self._steps = Steps(
+            settings, volume, triton, metrics, self._begin_fetch, resolver, clock=clock, connections=_connections
+        )
+        self._assignments = Assignments(AssignmentFile(settings.assignment_file), Turns(volume, settings.pod_name))
+        self._preparation = Preparation(clock)
+        self._changes = Changes(volume)
+        self._woken = asyncio.Event()
         self._clock = clock
         self._log = agent_log()
         self._failure: Failure | None = None
         self._wanted: Wanted | None = None
-        self._read: Assignment | None = None
-        self._pin: Pin | None = None
         self._fetching = FetchMeter(clock)
         self._report = AgentReport(phase=AgentPhase.STARTING)
 
     def report(self) -> AgentReport:
         """What the operator is told."""
-        if self._report.phase is AgentPhase.FETCHING:
-            return self._report.model_copy(update=self._fetching.fields())
-        return self._report
+        report, change = self._report, self._report.change
+        if report.phase is AgentPhase.FETCHING:
+            report = report.model_copy(update=self._fetching.fields())
+        if change is not None and change.phase is AgentPhase.FETCHING:
+            report = report.model_copy(update={"change": self._preparation.progress_in(change)})
+        return report
 
-    def take_pin(self, pin: Pin) -> None:
-        """The operator says which files this revision has, sooner than the kubelet brings the assignment that says it.
+    def take_pin(self, order: PinOrder) -> str:
+        """The operator says which files a revision has; returns why that is not taken, or nothing."""
+        refusal = self._assignments.take_pin(order)
+        self._woken.set()
+        return refusal
 
-        It holds until the assignment's file brings another one.
-        """
-        self._pin = pin
+    async def take_turn(self, order: TurnOrder) -> str:
+        """The operator says which revision of a change to serve; returns why that is not taken, or nothing."""
+        refusal = await self._assignments.take_turn(order)
+        self._woken.set()
+        return refusal
 
     async def work(self) -> None:
         """Look, decide, act, for ever."""
+        await self._assignments.recall()
+        await self._changes.recall()
         keeping = asyncio.ensure_future(self._steps.keep_cache())
         try:
             await self._look_and_act()
@@ -123,43 +147,52 @@ class Agent:
 
     async def _look_and_act(self) -> None:
         while True:
-            problem = self._take_assignment()
-            server = await self._steps.observe(self._wanted)
-            disk = await asyncio.to_thread(self._volume.disk)
-            step = next_step(
-                wanted=self._wanted,
-                disk=disk,
-                server=server,
-                failure=self._failure,
-                golden=self._steps.golden,
-                resizing=self._steps.resizing,
-                now=self._clock(),
-            )
-            if isinstance(step, Idle) and step.phase is AgentPhase.READY:
-                self._failure = None
-            serves = self._wanted is not None and phase_of(step) is AgentPhase.READY
-            counts = await self._steps.inference_counts(self._wanted) if self._wanted and serves else None
-            self._tell(step, problem, server, counts)
-            if isinstance(step, Idle):
-                await asyncio.sleep(self._pause(server))
+            self._woken.clear()
+            self._take_assignment()
+            step, server = await self._look()
+            if _waits(step):
+                await self._rest(self._pause(step, server))
             else:
                 await self._act(step)
 
-    def _take_assignment(self) -> str | None:
-        """Take what the file says; a changed assignment starts with a clean slate. Returns a problem with the file."""
-        read = self._file.read()
-        current = self._wanted.assignment if self._wanted else None
-        if read.assignment != self._read:
-            self._read, self._pin = read.assignment, None
-        # Without a file the last assignment stays: a mount that is gone for a moment must not stop the serving.
-        given = read.assignment or current
-        pin = self._pin
-        if pin is None and given is not None and given.pin is None and current and current.revision == given.revision:
-            # An assignment never takes a pin back: this one was written before it was known.
-            pin = current.pin
-        if given is not None and pin is not None:
-            given = given.model_copy(update={"pin": pin})
-        if given is not None and given != current:
+    async def _look(self) -> tuple[Step, Server]:
+        """See what is there, decide, and tell."""
+        server = await self._steps.observe(self._wanted)
+        disk = await asyncio.to_thread(self._volume.disk)
+        if self._wanted is not None:
+            await self._changes.see(server, self._wanted)
+        step = next_step(
+            wanted=self._wanted,
+            disk=disk,
+            server=server,
+            failure=self._failure,
+            golden=self._steps.golden,
+            resizing=self._steps.resizing,
+            now=self._clock(),
+            changing=self._preparation.changing(self._steps.trial_golden),
+        )
+        self._preparation.decided(step)
+        if _is_ready(step):
+            self._failure = None
+        serves = self._wanted is not None and phase_of(step) is AgentPhase.READY
+        counts = await self._steps.inference_counts(self._wanted) if self._wanted and serves else None
+        self._tell(step, server, counts)
+        return step, server
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+
+    def _take_assignment(self) -> None:
+        """Take what is assigned now; another assignment starts with a clean slate."""
+        assigned = self._assignments.look()
+        if assigned is None:
+            return
+        if self._preparation.follow(assigned):
+            self._steps.forget_trial()
+        current, given = self._wanted.assignment if self._wanted else None, assigned.target
+        if given != current:
             self._wanted = Wanted.of(given)
             self._failure = None
             if current is None or current.instances != given.instances:
@@ -172,8 +205,8 @@ class Agent:
                 instances=given.instances,
                 uri=without_query(given.source.uri),
                 digest=self._wanted.expected_digest,
+                change=assigned.change_id,
             )
-        return read.problem
 
     async def _act(self, step: Step) -> None:
         """Carry out a step, unless the assignment changes meanwhile: then what it does is not wanted any more."""
@@ -181,66 +214,103 @@ class Agent:
         task = asyncio.ensure_future(self._steps.run(step))
         try:
             while not task.done():
-                await asyncio.wait([task], timeout=self._settings.poll_seconds)
-                if not task.done() and self._assignment_changed():
+                await self._wait_for(task)
+                if task.done():
+                    break
+                if self._assignment_changed(step):
                     task.cancel()
-                elif not task.done() and phase_of(step) is AgentPhase.READY and self._wanted:
+                elif isinstance(step, Preparing):
+                    # The pod serves meanwhile, and whatever that asks for comes first.
+                    self._take_assignment()
+                    if not isinstance((await self._look())[0], Preparing):
+                        task.cancel()
+                elif phase_of(step) is AgentPhase.READY and self._wanted:
                     # It serves meanwhile, for minutes perhaps, and what it counts must not look old.
                     counts = await self._steps.inference_counts(self._wanted)
                     self._report = self._report.model_copy(update={"inference": counts})
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        except RefusedError as error:
+            self._preparation.refuse(str(error))
         except StepError as error:
-            self._failed(step, error.reason, error.message)
+            self._failed(step, error)
         except Exception as error:
-            self._log.exception("step_crashed", step=type(step).__name__)
-            self._failed(step, Reason.MODEL_LOAD_FAILED, f"the agent failed in an unexpected way: {error!r}")
+            self._log.exception("step_crashed", step=_name_of(step))
+            message = f"the agent failed in an unexpected way: {error!r}"
+            self._failed(step, StepError(Reason.MODEL_LOAD_FAILED, message))
         else:
-            if self._failure and not task.cancelled():
-                done = self._failure.stage is phase_of(step)
-                self._failure = None if done else replace(self._failure, refetch=False)
-            self._log.info("step", step=type(step).__name__, seconds=round(self._clock() - started, 3))
+            if not task.cancelled():
+                self._done(step)
+            self._log.info(
+                "step",
+                step=_name_of(step),
+                preparing=isinstance(step, Preparing),
+                cancelled=task.cancelled(),
+                seconds=round(self._clock() - started, 3),
+            )
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])
 
-    def _assignment_changed(self) -> bool:
+    async def _wait_for(self, task: asyncio.Task[None]) -> None:
+        """Until it is done, or it is time to look whether it is still wanted."""
+        waking = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait({task, waking}, timeout=self._settings.poll_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waking.cancel()
+            self._woken.clear()
+
+    def _assignment_changed(self, step: Step) -> bool:
         """A pin alone stops nothing: most likely it is of what is on its way. Nor does a number of instances alone."""
-        read = self._file.read()
-        if read.assignment is None or self._wanted is None:
+        assigned = self._assignments.look()
+        if assigned is None or self._wanted is None:
             return False
-        left_out = {"pin": None, "instances": None}
-        return read.assignment.model_copy(update=left_out) != self._wanted.assignment.model_copy(update=left_out)
+        if _without_details(assigned.target) != _without_details(self._wanted.assignment):
+            return True
+        return isinstance(step, Preparing) and not self._preparation.is_of(assigned, step.step)
 
-    def _failed(self, step: Step, reason: Reason, message: str) -> None:
-        attempts = self._failure.attempts + 1 if self._failure else 1
-        pause = min(RETRY_MOST_SECONDS, RETRY_FIRST_SECONDS * 2 ** min(attempts - 1, 8))
-        pause *= random.uniform(0.75, 1.0)  # noqa: S311 - jitter
-        news = self._failure is None or (self._failure.reason, self._failure.message) != (reason, message)
-        self._failure = Failure(
+    def _done(self, step: Step) -> None:
+        if isinstance(step, Preparing):
+            self._preparation.done(step.step)
+        elif self._failure:
+            is_over = self._failure.stage is phase_of(step)
+            self._failure = None if is_over else replace(self._failure, refetch=False)
+
+    def _failed(self, step: Step, error: StepError) -> None:
+        changing = self._preparation.changing(self._steps.trial_golden)
+        if isinstance(step, Preparing):
+            repairable = changing is not None and self._may_be_repaired(changing.other, self._wanted, error.reason)
+            self._preparation.failed(step.step, error, may_be_repaired=repairable)
+            return
+        before, other = self._failure, changing.other if changing else None
+        self._failure = failed_again(
+            before,
             stage=phase_of(step),
-            reason=reason,
-            message=message,
-            attempts=attempts,
-            retry_at=self._clock() + pause,
-            refetch=self._may_be_repaired(reason),
+            reason=error.reason,
+            message=error.message,
+            now=self._clock(),
+            refetch=self._wanted is not None and self._may_be_repaired(self._wanted, other, error.reason),
         )
-        if news:
-            self._log.warning("failed", step=type(step).__name__, reason=reason.value, message=message)
+        if before is None or (before.reason, before.message) != (error.reason, error.message):
+            self._log.warning("failed", step=type(step).__name__, reason=error.reason.value, message=error.message)
 
-    def _may_be_repaired(self, reason: Reason) -> bool:
-        """Whether other files may lie at the source by now that would do better."""
-        if self._wanted is None or self._wanted.assignment.is_declared or reason not in _FAULTS_OF_THE_MODEL:
+    def _may_be_repaired(self, wanted: Wanted, other: Wanted | None, reason: Reason) -> bool:
+        """Whether other files may lie at the source by now that would do better, and nobody needs those that are here.
+
+        `other` is the change's other revision, which may have the same source.
+        """
+        if wanted.assignment.is_declared or reason not in _FAULTS_OF_THE_MODEL:
             return False
-        record = self._volume.record(self._wanted.fetch_key)
-        if record is None:
+        record = self._volume.record(wanted.fetch_key)
+        if record is None or (other is not None and other.fetch_key == wanted.fetch_key):
             return False
-        parts = [model.name for model in self._wanted.models]
+        parts = [model.name for model in wanted.models]
         told = tells_versions(record.resolved, parts) if len(parts) > 1 else bool(record.resolved)
         return told or record.is_at_its_source or record.bytes <= REFETCH_BYTES_MOST
 
-    def _tell(self, step: Step, problem: str | None, server: Server, counts: InferenceCounts | None) -> None:
+    def _tell(self, step: Step, server: Server, counts: InferenceCounts | None) -> None:
         """Publish the report that belongs to a step."""
         wanted = self._wanted
         report = make_report(
@@ -255,7 +325,10 @@ class Agent:
             running=running_instances(server, wanted) if wanted else None,
             resizing=self._steps.resizing,
             metrics=self._steps.metrics,
+            changed=self._changes.changed,
         )
+        report = report.model_copy(update={"change": self._change_report()})
+        problem = self._assignments.problem
         if problem and report.phase is not AgentPhase.READY:
             report = report.model_copy(
                 update={"phase": AgentPhase.FAILED, "reason": Reason.INVALID_SPEC, "message": problem[:2048]}
@@ -264,16 +337,47 @@ class Agent:
             self._log.info("phase", phase=report.phase.value, revision=report.revision)
         self._report = report
 
-    def _begin_fetch(self) -> Progress:
-        self._fetching = FetchMeter(self._clock)
-        return self._fetching.progress
+    def _change_report(self) -> ChangeReport | None:
+        changing = self._preparation.changing(self._steps.trial_golden)
+        record = self._volume.record(changing.other.fetch_key) if changing else None
+        return self._preparation.report(self._steps.trial_golden, record)
 
-    def _pause(self, server: Server) -> float:
-        """Until the next look: the poll interval, a fifth of it while Triton starts, or a failure's retry if sooner."""
-        poll = self._settings.poll_seconds if server.live else self._settings.poll_seconds / 5
-        if self._failure is None:
-            return poll
-        return max(0.01, min(poll, self._failure.retry_at - self._clock()))
+    def _begin_fetch(self, wanted: Wanted) -> Progress:
+        meter = FetchMeter(self._clock)
+        if wanted == self._wanted:
+            self._fetching = meter
+        else:
+            self._preparation.meter = meter
+        return meter.progress
+
+    def _pause(self, step: Step, server: Server) -> float:
+        """Until the next look: the poll interval, a fifth of it while Triton starts, loads or unloads, or a failure's
+        retry if sooner."""
+        is_soon = not server.live or phase_of(step) is AgentPhase.LOADING
+        poll = self._settings.poll_seconds / 5 if is_soon else self._settings.poll_seconds
+        due = [self._failure.retry_at if self._failure else None, self._preparation.retry_at]
+        return max(0.01, min([poll, *(at - self._clock() for at in due if at is not None)]))
+
+
+def _connections() -> int:
+    return open_connections((pod.HTTP_PORT, pod.GRPC_PORT))
+
+
+def _waits(step: Step) -> bool:
+    """Whether there is nothing to do but to look again."""
+    return isinstance(step.step if isinstance(step, Preparing) else step, Idle | Refuse)
+
+
+def _is_ready(step: Step) -> bool:
+    return phase_of(step) is AgentPhase.READY and isinstance(step, Idle | Preparing)
+
+
+def _name_of(step: Step) -> str:
+    return type(step.step if isinstance(step, Preparing) else step).__name__
+
+
+def _without_details(assignment: Assignment) -> Assignment:
+    return assignment.model_copy(update={"pin": None, "instances": None})
 
 
 @contextlib.contextmanager

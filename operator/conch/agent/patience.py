@@ -4,9 +4,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-from conch.agent.decide import Wanted
 from conch.agent.errors import StepError
 from conch.agent.fetcher import shown_sources
+from conch.agent.state import Wanted
 from conch.api.reasons import Reason
 from conch.store.bounded import NotAnsweredError, answered
 from conch.store.threads import Checkpoint

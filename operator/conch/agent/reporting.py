@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 
-from conch.agent.decide import (
+from conch.agent.state import (
     CleanUp,
     Failure,
     Fetch,
@@ -13,9 +13,12 @@ from conch.agent.decide import (
     Idle,
     LayOut,
     Load,
+    MakeWay,
+    Preparing,
     Replay,
     Resize,
     Resizing,
+    Restore,
     Step,
     Unload,
     Wanted,
@@ -36,10 +39,14 @@ def phase_of(step: Step) -> AgentPhase:
             return phase
         case Fetch():
             return AgentPhase.FETCHING
-        case LayOut() | Load():
+        case LayOut() | Load() | MakeWay():
             return AgentPhase.LOADING
-        case Unload() | Replay() | Resize() | CleanUp():
+        case Unload(phase=phase):
+            return phase
+        case Replay() | Resize() | Restore() | CleanUp():
             return AgentPhase.READY
+        case Preparing(meanwhile=meanwhile):
+            return meanwhile.phase
 
 
 class FetchMeter:
@@ -74,6 +81,7 @@ def make_report(
     running: InstanceGroups | None = None,
     resizing: Resizing = Resizing(),  # noqa: B008 - immutable
     metrics: TritonMetrics = TritonMetrics(),  # noqa: B008 - immutable
+    changed: int = 0,
 ) -> AgentReport:
     """The report while `step` is done. A failure stays visible through its retries, until the model serves.
 
@@ -84,7 +92,7 @@ def make_report(
     failed = failure if not serves else None
     if record:
         fetched = {"fetched_bytes": record.bytes, "total_bytes": record.bytes}
-    message = failed.message if failed else step.message if isinstance(step, Idle) else ""
+    message = failed.message if failed else _message_of(step)
     return AgentReport(
         phase=AgentPhase.FAILED if failed else phase,
         revision=wanted.assignment.revision if wanted else "",
@@ -102,8 +110,20 @@ def make_report(
         instances_refused=_bounded(resizing.refused) if serves else "",
         gpu_memory_used_bytes=metrics.gpu_memory_used_bytes if serves else None,
         gpu_memory_total_bytes=metrics.gpu_memory_total_bytes if serves else None,
+        changes_in_place=True,
+        changed=changed,
         **fetched,
     )
+
+
+def _message_of(step: Step) -> str:
+    match step:
+        case Idle(message=message) | Preparing(meanwhile=Idle(message=message)):
+            return message
+        case MakeWay():
+            return "waiting until nobody uses this pod, to unload the model that it serves"
+        case _:
+            return ""
 
 
 def _bounded(message: str) -> str:

@@ -5,8 +5,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from conch.agent.decide import Wanted
+from conch.agent.errors import RefusedError
+from conch.agent.preparing import COMPOSED
 from conch.agent.settings import AgentSettings
+from conch.agent.state import Wanted
 from conch.agent.volume import Volume
 from conch.api.assignment import AssignedModel
 from conch.store.threads import Checkpoint, never_interrupted
@@ -45,6 +47,8 @@ class Repository:
         ]
         entry = _declared(assignment, tree, fetched, folder=assignment.folder, declared_as="spec.model")
         models = composed_of(tree, entry, read_config, further=further)
+        if wanted.is_trial and len(models) > 1:
+            raise RefusedError(COMPOSED)
         settled: dict[str, Any] = {}
         with self._volume.scratch() as folder:
             for model in models:
@@ -63,12 +67,13 @@ class Repository:
                         layout=wanted.layout_key,
                         is_step=model.declared_as is None,
                     )
+                    name = config.name = wanted.name if model is entry else model.name
                     settle_backend(config, layout.links, assignment.source_policy)
-                    files = {name: fetched / source for name, source in layout.links.items()}
+                    files = {file: fetched / source for file, source in layout.links.items()}
                     written = settle_content(
                         config,
                         files,
-                        self._place(model.name, model.version, files),
+                        self._place(name, model.version, files),
                         assignment.source_policy,
                         is_member=model.declared_as is None,
                     )
@@ -77,10 +82,11 @@ class Repository:
                 if self._settings.triton_cpus is not None:
                     own = assignment.instances if model is entry else None
                     fit_to_cpus(config, cpus=self._settings.triton_cpus, instances=own)
-                make_layout(layout, fetched, folder / model.name, written)
-                (folder / model.name / CONFIG).write_text(format_config(config))
+                make_layout(layout, fetched, folder / name, written)
+                (folder / name / CONFIG).write_text(format_config(config))
             checkpoint()
-            self._volume.keep_layout(wanted.layout_key, folder, [model.name for model in models])
+            names = [wanted.name if model is entry else model.name for model in models]
+            self._volume.keep_layout(wanted.layout_key, folder, names)
 
     def _place(self, name: str, version: int, files: Collection[str]) -> Place:
         """Where Triton sees a model: it has the volume where the agent has it."""
@@ -105,9 +111,9 @@ class Repository:
                     settle(member)
             ordered[name] = None
 
-        for each in wanted.models:
-            if each.name not in ordered:
-                settle(each.name)
+        for served, _ in wanted.served:
+            if served not in ordered:
+                settle(served)
         return list(ordered)
 
 

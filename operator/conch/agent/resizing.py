@@ -8,9 +8,9 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from conch.agent.decide import Resizing, Wanted
 from conch.agent.fetcher import Fetcher
 from conch.agent.reporting import agent_log
+from conch.agent.state import Resizing, Wanted
 from conch.agent.volume import Volume
 from conch.api.types import bounded
 from conch.store import in_thread
@@ -56,7 +56,7 @@ class Resizer:
         loaded as it is either, TritonUnavailableError.
         """
         self.forget()
-        name, instances = wanted.assignment.name, wanted.assignment.instances
+        name, instances = wanted.name, wanted.assignment.instances
         config = await in_thread(lambda _checkpoint: self._laid_out(wanted)) if instances is not None else None
         if config is None or is_ensemble(config):
             await self._triton.load(name, timeout_seconds=self._timeout_seconds)
@@ -79,7 +79,7 @@ class Resizer:
             self._try_again(str(error))
             return
         except (InvalidModelError, OSError) as error:
-            refused = f"the configuration of {wanted.assignment.name!r} cannot be read from the model volume: {error}"
+            refused = f"the configuration of {wanted.name!r} cannot be read from the model volume: {error}"
         except Exception as error:
             # A step that raises is tried again at once, for ever.
             self._log.exception("resize_crashed")
@@ -92,7 +92,7 @@ class Resizer:
 
     async def _change(self, wanted: Wanted, instances: int | None) -> str:
         """Why Triton keeps the instances that it has; empty when it does not."""
-        name, version = wanted.assignment.name, wanted.assignment.version
+        name, version = wanted.name, wanted.assignment.version
         config = await in_thread(lambda _checkpoint: self._laid_out(wanted))
         if config is None:
             return (
@@ -122,14 +122,14 @@ class Resizer:
 
     async def _load(self, wanted: Wanted, config: Any, instances: int | None) -> None:
         await self._triton.load(
-            wanted.assignment.name,
+            wanted.name,
             timeout_seconds=self._timeout_seconds,
             config=config_json(config, instances=instances),
         )
 
     def _laid_out(self, wanted: Wanted) -> Any:
         """The laid out configuration; None where another model, or another layout of this one, has taken its place."""
-        path = self._volume.repository / wanted.assignment.name / CONFIG
+        path = self._volume.repository / wanted.name / CONFIG
         try:
             config = parse_config(path.read_text())
         except FileNotFoundError:

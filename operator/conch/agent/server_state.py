@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from conch.agent.decide import LoadedVersion, Server
+from conch.agent.state import LoadedVersion, Server
 from conch.triton.client import TritonClient
 from conch.triton.config_pbtxt import loaded_layout
 from conch.triton.ensemble import members
@@ -21,7 +21,8 @@ async def server_state(triton: TritonClient, *, examined: bool) -> Server:
         ]
         if examined:
             versions = [await _examined(triton, version) for version in versions]
-        return Server(live=True, versions=tuple(versions))
+        is_fresh = bool(entries) and not any(e.state for e in entries)
+        return Server(live=True, versions=tuple(versions), is_fresh=is_fresh)
     except (TritonUnavailableError, TritonRefusedError):
         return Server()
 

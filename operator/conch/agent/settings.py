@@ -15,6 +15,8 @@ class AgentSettings:
     """The agent's surroundings; the defaults are those of a model pod."""
 
     admin_key: str = field(repr=False)
+    pod_name: str = ""
+    """As the pod's hostname says it: a change names the pods that it is the turn of."""
     assignment_file: Path = Path(pod.ASSIGNMENT_FOLDER, pod.ASSIGNMENT_FILE)
     model_folder: Path = Path(pod.MODEL_FOLDER)
     claim_folder: Path = Path(pod.SOURCE_CLAIM_FOLDER)
@@ -48,6 +50,7 @@ class AgentSettings:
         defaults = cls(admin_key=key)
         return cls(
             admin_key=key,
+            pod_name=env.get("HOSTNAME", ""),
             assignment_file=Path(env.get("CONCH_ASSIGNMENT_FILE", defaults.assignment_file)),
             model_folder=Path(env.get("CONCH_MODEL_FOLDER", defaults.model_folder)),
             claim_folder=Path(env.get("CONCH_CLAIM_FOLDER", defaults.claim_folder)),

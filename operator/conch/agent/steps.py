@@ -1,37 +1,45 @@
 """The hands of the agent: each step of decide.py carried out, with errors in the API's words."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from aiohttp.abc import AbstractResolver
 
 from conch.agent.counting import Counting
-from conch.agent.decide import (
+from conch.agent.errors import ServerEndedError, StepError
+from conch.agent.fetcher import Fetcher
+from conch.agent.golden_check import GoldenCheck
+from conch.agent.leaving import Leaving, LeavingTimes
+from conch.agent.load_failure import load_failure
+from conch.agent.patience import Patience
+from conch.agent.reporting import agent_log
+from conch.agent.repository import Repository
+from conch.agent.resizing import Resizer
+from conch.agent.server_state import server_state
+from conch.agent.settings import AgentSettings
+from conch.agent.state import (
     CleanUp,
     Fetch,
     Golden,
     Idle,
     LayOut,
     Load,
+    MakeWay,
+    Preparing,
+    PreparingStep,
+    Refuse,
+    Remove,
     Replay,
     Resize,
     Resizing,
+    Restore,
     Server,
     Step,
     Unload,
     Wanted,
     serves,
 )
-from conch.agent.errors import StepError
-from conch.agent.fetcher import Fetcher
-from conch.agent.golden_check import GoldenCheck
-from conch.agent.load_failure import load_failure
-from conch.agent.patience import Patience
-from conch.agent.repository import Repository
-from conch.agent.resizing import Resizer
-from conch.agent.server_state import server_state
-from conch.agent.settings import AgentSettings
 from conch.agent.volume import Volume
 from conch.api.assignment import CacheReport, InferenceCounts
 from conch.api.reasons import Reason
@@ -55,25 +63,47 @@ class Steps:
         volume: Volume,
         triton: TritonClient,
         metrics: MetricsReader,
-        progress: Callable[[], Progress],
+        progress: Callable[[Wanted], Progress],
         resolver: AbstractResolver | None = None,
         *,
         clock: Callable[[], float],
         patience: Patience | None = None,
+        connections: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
         self._triton = triton
+        self._volume = volume
         self._repository = Repository(settings, volume)
         self._patience = patience or Patience()
         self._fetcher = Fetcher(settings, volume, progress, resolver)
         self._golden = GoldenCheck(volume, self._fetcher, triton, clock)
         self._counting = Counting(triton, metrics)
-        self._resizer = Resizer(volume, self._fetcher, triton, clock, timeout_seconds=settings.load_timeout_seconds)
+        timeout_seconds = settings.load_timeout_seconds
+        self._resizer = Resizer(volume, self._fetcher, triton, clock, timeout_seconds=timeout_seconds)
+        self._trial_golden = GoldenCheck(volume, self._fetcher, triton, clock)
+        self._trial_resizer = Resizer(volume, self._fetcher, triton, clock, timeout_seconds=timeout_seconds)
+        # The gateways have been told before the pod was: nothing new comes.
+        self._emptying = Leaving(
+            connections=connections,
+            is_live=lambda: triton.live(),
+            times=LeavingTimes(propagation_seconds=0, drain_seconds=settings.drain_seconds),
+            clock=clock,
+        )
+        self._log = agent_log()
 
     @property
     def golden(self) -> Golden:
         """What the golden set of the model that is loaded has shown."""
         return self._golden.known
+
+    @property
+    def trial_golden(self) -> Golden:
+        """What the golden set of the model that is tried under a name of its own has shown."""
+        return self._trial_golden.known
+
+    def forget_trial(self) -> None:
+        """Another revision is to be tried."""
+        self._trial_golden.forget()
 
     @property
     def resizing(self) -> Resizing:
@@ -112,9 +142,9 @@ class Steps:
         """Carry out one step; raises StepError."""
         try:
             match step:
-                case Fetch(wanted=wanted):
-                    await self._fetcher.fetch(wanted)
-                case LayOut(wanted=wanted):
+                case Fetch(wanted=wanted, kept=kept):
+                    await self._fetcher.fetch(wanted, kept)
+                case LayOut(wanted=wanted) | Restore(wanted=wanted):
                     await self._patience.wait_for(
                         wanted, lambda checkpoint: self._repository.lay_out(wanted, checkpoint)
                     )
@@ -122,12 +152,16 @@ class Steps:
                     await self._load(wanted)
                 case Unload(name=name):
                     await self._triton.unload(name)
+                case MakeWay(names=names):
+                    await self._make_way(names)
                 case Replay(wanted=wanted):
                     await self._replay(wanted)
                 case Resize(wanted=wanted):
                     await self._resize(wanted)
-                case CleanUp(wanted=wanted):
-                    await asyncio.to_thread(self._fetcher.clean_up, wanted)
+                case CleanUp(wanted=wanted, kept=kept, kept_layout=kept_layout):
+                    await asyncio.to_thread(self._fetcher.clean_up, wanted, kept, kept_layout)
+                case Preparing(step=preparation):
+                    await self._prepare(preparation)
                 case Idle():
                     pass
                 case _:
@@ -148,6 +182,26 @@ class Steps:
                 f"the model volume cannot be used: {error.strerror or error}; it is tried again",
             ) from error
 
+    async def _prepare(self, step: PreparingStep) -> None:
+        match step:
+            case Load(wanted=wanted):
+                await self._load(wanted)
+            case Replay(wanted=wanted):
+                await self._trial_golden.run(wanted)
+                if self._trial_golden.known.report is None and not await self._triton.live():
+                    raise _ended("answered its golden set")
+            case Refuse():
+                pass
+            case Remove(wanted=wanted):
+                await asyncio.to_thread(self._volume.remove_layout, wanted.name)
+            case _:
+                await self.run(step)
+
+    async def _make_way(self, names: Sequence[str]) -> None:
+        self._log.info("makes_way", models=names, why=await self._emptying.wait())
+        for name in names:
+            await self._triton.unload(name)
+
     async def _replay(self, wanted: Wanted) -> None:
         self._counting.hold()
         try:
@@ -167,16 +221,22 @@ class Steps:
     async def _load(self, wanted: Wanted) -> None:
         await self._patience.wait_for(wanted, lambda _checkpoint: self._fetcher.check_still_verified(wanted))
         models = await self._patience.wait_for(wanted, lambda _checkpoint: self._repository.checked_models(wanted))
-        name, version = wanted.assignment.name, wanted.assignment.version
-        self._golden.forget()
-        self._counting.begin()
+        name, version = wanted.name, wanted.assignment.version
+        golden, resizer = self._golden, self._resizer
+        if wanted.is_trial:
+            golden, resizer = self._trial_golden, self._trial_resizer
+        else:
+            self._counting.begin()
+        golden.forget()
         try:
             for member in models[:-1]:
                 await self._triton.load(member, timeout_seconds=self._settings.load_timeout_seconds)
-            await self._resizer.load(wanted)
+            await resizer.load(wanted)
         except TritonUnavailableError as error:
             if await self._triton.live():
                 raise StepError(Reason.MODEL_LOAD_FAILED, str(error)) from error
+            if wanted.is_trial:
+                raise _ended("was loaded") from error
             raise
         server = await self.observe(wanted)
         if server.live and not serves(server, wanted):
@@ -186,3 +246,11 @@ class Steps:
                 Reason.MODEL_LOAD_FAILED,
                 f"Triton took the load of {name!r}, but version {version} does not serve: it {state}",
             )
+
+
+def _ended(doing: str) -> ServerEndedError:
+    return ServerEndedError(
+        Reason.MODEL_LOAD_FAILED,
+        f"Triton ended while the new version {doing} under a name of its own, beside the model that serves; that is "
+        "loaded again. Look at Triton's log of its last life: most often two versions at once need too much memory",
+    )

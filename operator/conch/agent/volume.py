@@ -4,6 +4,7 @@
     partial/<key>/...         what has arrived of an artefact; a restart goes on from it
     fetched/<key>/tree/...    a verified artefact;  fetched/<key>/record.json  what is known of it
     repository/<name>/...     what Triton sees;     repository/<name>/.conch-layout  which layout it is
+    <note>.json               what a restarted agent has to know, and cannot see
 
 Everything is made below tmp/ and renamed into place, which is all or nothing for whoever looks. Nothing is synced: a
 machine that crashed may have lost any of it, so what was written before its last start is verified anew.
@@ -13,14 +14,14 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from conch.agent.decide import Disk
+from conch.agent.state import Disk
 
 _LAYOUT_MARK: Final = ".conch-layout"
 _RECORD: Final = "record.json"
@@ -51,6 +52,7 @@ class Volume:
 
     def __init__(self, folder: Path, boot: str | None = None) -> None:
         """`boot` names the machine's present start; default: as the kernel does."""
+        self._folder = folder
         self._temporary = folder / "tmp"
         self._partial = folder / "partial"
         self._fetched = folder / "fetched"
@@ -152,17 +154,40 @@ class Volume:
             mark.write_text(key)
             self._place(folder / name, self.repository / name)
 
+    def note(self, name: str, content: str) -> None:
+        """Write down what a restarted agent has to know, in place of what was noted before."""
+        fresh = self._folder / f"{name}.json.new"
+        fresh.write_text(content)
+        fresh.rename(self._folder / f"{name}.json")
+
+    def noted(self, name: str) -> str:
+        """What was noted last; empty where nothing was, or it cannot be read."""
+        try:
+            return (self._folder / f"{name}.json").read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def remove_layout(self, name: str) -> None:
+        """Take a model out of the repository."""
+        if (self.repository / name).exists():
+            self._remove(self.repository / name)
+
     def cached(self) -> frozenset[str]:
         """Digests of the trees that are links into the model cache, trusted or not."""
         records = (self._read(path.parent.name)[1] for path in self._fetched.glob(f"*/{_RECORD}"))
         return frozenset(record.digest for record in records if record is not None and record.cached)
 
-    def clean_up(self, *, fetched: str, layout: str) -> None:
-        """Remove every fetched tree and every model but those of these keys, and whatever arrived in part."""
-        models = {name for name, key in self.disk().layouts if key == layout}
+    def clean_up(
+        self, *, fetched: str, layout: str, kept: Collection[str] = (), kept_layout: str | None = None
+    ) -> None:
+        """Remove every fetched tree and every model but those of these keys.
+
+        What has arrived in part goes as well, but of the trees of `kept`, which may be on their way.
+        """
+        models = {name for name, key in self.disk().layouts if key in (layout, kept_layout)}
+        staying = {self._fetched: {fetched, *kept}, self.repository: models, self._partial: {*kept, _BOOT}}
         for entry in (*self._fetched.iterdir(), *self.repository.iterdir(), *self._partial.iterdir()):
-            kept = {fetched} if entry.parent == self._fetched else models if entry.parent == self.repository else set()
-            if entry.name not in kept | {_BOOT}:
+            if entry.name not in staying[entry.parent]:
                 self._remove(entry)
 
     def _place(self, folder: Path, target: Path) -> None:
