@@ -16,7 +16,7 @@ import aiohttp
 
 from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder, TurnOrder
-from conch.api.pod import TRITON_CPUS_ENV
+from conch.api.pod import POD_NAME_ENV, TRITON_CPUS_ENV
 from conch.api.triton_arguments import triton_arguments
 from tests.cluster.ports import free_port
 from tests.images.triton import assemble
@@ -123,7 +123,7 @@ class Agent(Process):
             | cached
             | {
                 **IMAGE_ENVIRONMENT,
-                "HOSTNAME": POD_NAME,
+                POD_NAME_ENV: POD_NAME,
                 "CONCH_ADMIN_KEY": ADMIN_KEY,
                 "CONCH_ASSIGNMENT_FILE": str(self.assignment),
                 "CONCH_MODEL_FOLDER": str(self.volume),

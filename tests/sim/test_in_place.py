@@ -299,6 +299,19 @@ def test_a_pod_that_comes_while_versions_change_ends_with_the_new_one() -> None:
     assert not world.changed_with_traffic
 
 
+def test_a_pod_that_has_not_changed_yet_gets_nothing_of_the_version_that_is_promoted() -> None:
+    world = serving(3)
+    world.edit(**spec(2, replicas=3, steps=[{"weight": 50}]))
+    live(world, rounds=9)
+    assert world.status.rollout
+    assert len(world.status.rollout.turned) == 2
+    del world.pods[sorted(world.pods.keys() - set(world.status.rollout.turned))[0]]
+    world.edit(replicas=1)
+    live(world, rounds=30)
+    assert served(world) == 2
+    assert not world.changed_with_traffic
+
+
 @pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3), (3, 2)])
 def test_another_number_of_replicas_in_the_middle(before: int, after: int) -> None:
     world = serving(before)
@@ -328,7 +341,7 @@ def test_a_failing_load_goes_back_and_its_pod_serves_again() -> None:
         world.load()
         for name, pod in stuck.items():
             assert pod.report
-            failed = {"phase": AgentPhase.FAILED, "message": "no", "attempts": 3, "reason": Reason.MODEL_LOAD_FAILED}
+            failed = {"phase": AgentPhase.FAILED, "message": "no", "attempts": 4, "reason": Reason.MODEL_LOAD_FAILED}
             world.pods[name] = replace(pod, ready=False, report=pod.report.model_copy(update=failed))
     live(world, rounds=30)
     assert served(world) == 1

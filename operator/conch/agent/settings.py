@@ -50,7 +50,7 @@ class AgentSettings:
         defaults = cls(admin_key=key)
         return cls(
             admin_key=key,
-            pod_name=env.get("HOSTNAME", ""),
+            pod_name=env.get(pod.POD_NAME_ENV, ""),
             assignment_file=Path(env.get("CONCH_ASSIGNMENT_FILE", defaults.assignment_file)),
             model_folder=Path(env.get("CONCH_MODEL_FOLDER", defaults.model_folder)),
             claim_folder=Path(env.get("CONCH_CLAIM_FOLDER", defaults.claim_folder)),

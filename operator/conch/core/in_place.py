@@ -69,6 +69,15 @@ def _revision_of(pod: ObservedPod, status: ModelDeploymentStatus) -> ServedRevis
     return candidate if pod.name in rollout.turned else stable
 
 
+def yet_to_turn(served: ServedRevision, observed: Observed) -> frozenset[str]:
+    """Pods of a revision's home that are still at one which nobody is to serve any more: they are about to change."""
+    return frozenset(
+        pod.name
+        for pod in observed.pods
+        if pod.workload != served.workload and observed.homes.get(pod.workload, pod.workload) == served.home
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
     """The pods of two revisions that share a home, as they are to be now."""

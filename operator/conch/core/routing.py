@@ -11,7 +11,7 @@ from conch.api.status import GatewayStatus, TrafficShare
 from conch.core.acknowledgement import acknowledged
 from conch.core.exposure import Exposure, expose
 from conch.core.held_back import NOBODY, held_back
-from conch.core.in_place import Turns, shares_home, take_turns
+from conch.core.in_place import Turns, shares_home, take_turns, yet_to_turn
 from conch.core.observed import Observed
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.verified import golden_policy
@@ -74,7 +74,7 @@ def route(
                 succession.replicas_of(served, replicas),
                 share_of(status, served.workload),
                 observed,
-                held=held.get(served.workload, NOBODY),
+                held=held.get(served.workload, NOBODY) | yet_to_turn(served, observed),
                 gets_share=succession.is_due(served),
                 through_gateways=through_gateways,
                 acknowledged=everywhere,
