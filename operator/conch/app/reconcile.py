@@ -157,7 +157,7 @@ class Reconciler:
                     agent_unreachable=answer.unreachable,
                 )
             )
-        gateways = self._gateways.seen(key)
+        gateways, mode = self._gateways.seen(key), mode_of(owner)
         return Observed(
             children=self._view.children(key),
             pods=tuple(pods),
@@ -165,9 +165,10 @@ class Reconciler:
             refusals=dict(facts.refusals),
             secret_known=facts.secret_known,
             gateways=gateways,
-            port=self._view.ports.port_of(owner) if mode_of(owner) is GatewayMode.GATEWAY else None,
-            window=self._samples.read(owner.uid, gateways, pods),
+            port=self._view.ports.port_of(owner) if mode is GatewayMode.GATEWAY else None,
+            window=self._samples.read(owner.uid, gateways, pods, by_pods=mode is GatewayMode.GATEWAY_API),
             scaling=self._autoscaler.scaling(owner),
+            absent_kinds=self._view.gateway_api.absent_kinds,
         )
 
     async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:

@@ -12,9 +12,11 @@ from conch.core.desired.disruption_budget import disruption_budget
 from conch.core.desired.gateway_slice import gateway_slice
 from conch.core.desired.network_policy import network_policy
 from conch.core.desired.object import DesiredObject
+from conch.core.desired.route import grpc_route, http_route
 from conch.core.desired.service import direct_service, gateway_service, workload_service
 from conch.core.desired.workload_record import new_record, workload_record
 from conch.core.exposure import Exposure
+from conch.core.gateway_api import is_served, wanted_kinds, weights_of
 from conch.core.observed import ChildId, ChildKind, Observed, ObservedAssignment, WorkloadRecord
 from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy
@@ -81,10 +83,11 @@ def desired_children(
                 owner, record, template_of(owner, record, observed, now), routing.staffings[record.workload].replicas
             ),
         ]
-    if routing.exposure.port is not None:
+    if routing.exposure.port is not None or routing.by_routes:
         workloads = (*(served.workload for served in succession.workloads), *routing.retiring)
         objects += [workload_service(owner, workload) for workload in workloads]
     objects += _address(owner, succession, routing.exposure)
+    objects += _routes(owner, succession, routing, observed)
     if replicas > 0:
         objects += _disruption_budgets(owner, succession, routing)
     return tuple(objects)
@@ -114,6 +117,24 @@ def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure)
     if exposure.port is not None and exposure.listed is not None:
         objects.append(gateway_slice(owner, exposure.port, exposure.listed))
     return objects
+
+
+def _routes(
+    owner: ModelDeployment, succession: Succession, routing: Routing, observed: Observed
+) -> list[DesiredObject]:
+    """The routes of the Gateway API that the spec asks for, of the kinds that the cluster is known to have."""
+    if isinstance(owner.spec, InvalidSpec):
+        return []
+    kinds = [kind for kind in wanted_kinds(owner) if is_served(kind, observed)]
+    weights = weights_of((served.workload for served in succession.workloads), routing.traffic)
+    versions = [served.version for served in succession.workloads]
+    return [
+        grpc_route(owner, owner.spec, weights)
+        if kind is ChildKind.GRPC_ROUTE
+        else http_route(owner, owner.spec, weights, versions)
+        for kind in kinds
+        if weights
+    ]
 
 
 def _instances(owner: ModelDeployment, record: WorkloadRecord, observed: Observed) -> int | None:

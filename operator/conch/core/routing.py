@@ -7,8 +7,9 @@ from datetime import datetime
 from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import GatewayStatus, TrafficShare
-from conch.core.acknowledgement import acknowledged
 from conch.core.exposure import Exposure, expose
+from conch.core.following import followed
+from conch.core.gateway_api import has_routes
 from conch.core.held_back import NOBODY, held_back
 from conch.core.observed import Observed
 from conch.core.policy import InstallationPolicy
@@ -28,6 +29,8 @@ class Routing:
     traffic: tuple[TrafficShare, ...]
     gateway: GatewayStatus | None
     """The object's place at the gateways; None where they have nothing to do with it."""
+    by_routes: bool = False
+    """Whether requests come by routes of the Gateway API."""
 
     @property
     def retiring(self) -> tuple[str, ...]:
@@ -45,10 +48,10 @@ def route(
 ) -> Routing:
     """The next step of everything that requests depend on; `replicas` is how many pods the object is to have."""
     status = owner.status
-    everywhere = acknowledged(status, observed)
+    everywhere = followed(owner, observed)
     exposure = expose(owner, succession, observed, acknowledged=everywhere, policy=policy, now=now)
     spec = owner.spec if isinstance(owner.spec, ModelDeploymentSpec) else None
-    # A Service on the pods themselves sends to each that is ready.
+    # A Service on the pods themselves sends to each that is ready, and so do Gateways that take theirs from a Service.
     through_gateways = exposure.port is not None
     held = held_back(status, succession, observed, golden_policy(spec) if spec else None) if through_gateways else {}
     staffings = {
@@ -66,7 +69,17 @@ def route(
         )
         for served in succession.workloads
     }
-    traffic = share_out(status, succession, staffings, observed, acknowledged=everywhere, policy=policy, now=now)
+    by_routes = has_routes(owner, observed)
+    traffic = share_out(
+        status,
+        succession,
+        staffings,
+        observed,
+        drains=status.gateway is not None or by_routes,
+        acknowledged=everywhere,
+        policy=policy,
+        now=now,
+    )
     gateway = None
     if exposure.port is not None:
         settings = spec.gateway if spec else None
@@ -76,4 +89,4 @@ def route(
             unlisted_since=exposure.unlisted_since,
             unselected_since=exposure.unselected_since,
         )
-    return Routing(exposure=exposure, staffings=staffings, traffic=traffic, gateway=gateway)
+    return Routing(exposure=exposure, staffings=staffings, traffic=traffic, gateway=gateway, by_routes=by_routes)
