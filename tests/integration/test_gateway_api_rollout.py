@@ -237,8 +237,9 @@ async def test_a_version_whose_requests_fail_is_taken_back_by_what_triton_counts
     clients = Clients(scene.port)
     async with _running(clients.run()):
         await scene.apply(2, steps=[{"weight": 10, "pauseSeconds": 600}])
-        status = await scene.until(lambda status: bool(status.get("rejected")), "the version to be rolled back")
-        await scene.ready(1)
+        status = await scene.until(
+            lambda status: bool(status.get("rejected")) and len(status["traffic"]) == 1, "the version to be rolled back"
+        )
         failed = len(clients.failures)
         await asyncio.sleep(1)
     assert status["rejected"][0]["cause"] == "AnalysisFailed"

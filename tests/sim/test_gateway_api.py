@@ -8,11 +8,21 @@ from typing import Any, Final
 import pytest
 
 from conch.api import names
+from conch.api.assignment import InferenceCounts
 from conch.api.reasons import Reason
 from conch.api.rollout import RolloutPhase
 from conch.api.status import ConditionStatus, ConditionType
 from conch.core.actions import Apply, Delete
-from conch.core.observed import ROUTE_KINDS, ChildId, ChildKind, ObservedRoute, ObservedService, ParentVerdict
+from conch.core.analysis.samples import Samples
+from conch.core.observed import (
+    ROUTE_KINDS,
+    ChildId,
+    ChildKind,
+    ObservedRoute,
+    ObservedService,
+    ObservedWindow,
+    ParentVerdict,
+)
 from tests.sim.world import World
 
 MODEL: Final = {"version": 1, "source": {"uri": "https://models/a.onnx"}}
@@ -262,3 +272,54 @@ def test_a_route_that_somebody_edits_is_written_again() -> None:
     world.settle()
     assert set(_weights(world).values()) == {100}
     assert "elsewhere" not in _weights(world)
+
+
+COUNTS: Final = InferenceCounts(epoch="e", requests=1, failures=0, queue_seconds=0)
+GOOD: Final = Samples(requests=2000, failures=1)
+BAD: Final = Samples(requests=2000, failures=100)
+
+
+def _live(world: World, samples: Samples, *, rounds: int) -> None:
+    """Let time go by in which clients call; the operator begins anew after every single write."""
+    for _ in range(rounds):
+        world.serve()
+        for name, pod in world.pods.items():
+            if pod.ready and pod.report:
+                world.pods[name] = replace(pod, report=pod.report.model_copy(update={"inference": COUNTS}))
+        status = world.status
+        if world.window and status.candidate and status.stable:
+            both = {status.candidate.workload: samples, status.stable.workload: GOOD}
+            world.window = ObservedWindow(name=world.window.name, samples=both)
+        world.step(crash_after=1)
+        world.now += timedelta(seconds=1)
+        _names_only_what_is_there(world)
+
+
+def _has_servers(world: World) -> bool:
+    """Whether whatever a route gives weight to has a server that is ready."""
+    ready = {_service(pod.workload) for pod in world.pods.values() if pod.ready}
+    return all(service in ready for service, weight in _weights(world).items() if weight)
+
+
+@pytest.mark.parametrize("strategy", ["Auto", "Surge", "Replace", "Recreate"])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("samples", [GOOD, BAD], ids=["good", "bad"])
+def test_every_strategy_ends_well_whenever_the_operator_dies(strategy: str, replicas: int, samples: Samples) -> None:
+    steps = [] if strategy == "Recreate" else [{"weight": 10}, {"weight": 50}]
+    checks = [{"successRate": {"minimumPercent": 99}}]
+    world = _serving(replicas=replicas, rollout={"strategy": strategy, "steps": steps, "analysis": checks})
+    first = world.status.stable
+    assert first
+    world.edit(model=NEXT)
+    lost = []
+    for _ in range(100):
+        _live(world, samples, rounds=1)
+        lost.append(not _has_servers(world))
+    world.settle()
+    last = world.status.stable
+    assert last
+    assert (last == first) is (samples is BAD)
+    assert _weights(world) == _weights(world, GRPC_ROUTE) == {_service(last.workload): 100}
+    assert len(world.pods) == replicas
+    # In the place of the only replica, or of all, nobody answers until it is there.
+    assert strategy == "Recreate" or (strategy, replicas) == ("Replace", 1) or not any(lost)

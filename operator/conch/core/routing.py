@@ -6,7 +6,7 @@ from datetime import datetime
 
 from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
-from conch.api.status import GatewayStatus, TrafficShare
+from conch.api.status import GatewayStatus, ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.exposure import Exposure, expose
 from conch.core.following import followed
 from conch.core.gateway_api import has_routes
@@ -54,10 +54,11 @@ def route(
     # A Service on the pods themselves sends to each that is ready, and so do Gateways that take theirs from a Service.
     through_gateways = exposure.port is not None
     held = held_back(status, succession, observed, golden_policy(spec) if spec else None) if through_gateways else {}
+    by_routes = has_routes(owner, observed)
     staffings = {
         served.workload: staff(
             served.workload,
-            succession.replicas_of(served, replicas),
+            _replicas_of(served, succession, replicas, status, by_routes=by_routes, everywhere=everywhere),
             share_of(status, served.workload),
             observed,
             held=held.get(served.workload, NOBODY),
@@ -69,7 +70,6 @@ def route(
         )
         for served in succession.workloads
     }
-    by_routes = has_routes(owner, observed)
     traffic = share_out(
         status,
         succession,
@@ -90,3 +90,24 @@ def route(
             unselected_since=exposure.unselected_since,
         )
     return Routing(exposure=exposure, staffings=staffings, traffic=traffic, gateway=gateway, by_routes=by_routes)
+
+
+def _replicas_of(
+    served: ServedRevision,
+    succession: Succession,
+    replicas: int,
+    status: ModelDeploymentStatus,
+    *,
+    by_routes: bool,
+    everywhere: bool,
+) -> int:
+    """How many pods a revision is to have: the last one stays until no Gateway sends it anything any more.
+
+    Gateways answer with errors what a route gives to a workload without servers. Where it keeps its weight without any
+    (suspended, recreated), that is meant.
+    """
+    wanted = succession.replicas_of(served, replicas)
+    share = share_of(status, served.workload)
+    if wanted or not by_routes or share is None or succession.weight_of(served):
+        return wanted
+    return 1 if share.weight or not everywhere else 0
