@@ -51,6 +51,9 @@ def _live_through_everything(chart: InstalledChart) -> None:
     def is_gone(kind: str) -> bool:
         return "sentiment-old" not in names(kind)
 
+    def is_as(kind: str, wanted: list[str]) -> bool:
+        return names(kind) == wanted
+
     def has_children(number: int) -> bool:
         return len(names("deployments")) == number and len(names("controllerrevisions")) == number
 
@@ -72,7 +75,7 @@ def _live_through_everything(chart: InstalledChart) -> None:
         chart.apply(model_deployment("routed", replicas=0, gateway=gateway))
         wanted = ["routed"] if "parentRefs" in gateway else []
         for kind in routes:
-            until(lambda kind=kind, wanted=wanted: names(kind) == wanted, f"{kind} to be as in {gateway['mode']}")
+            until(partial(is_as, kind, wanted), f"{kind} to be as in mode {gateway['mode']}")
 
 
 def _endpoints_are_left_behind(chart: InstalledChart) -> None:

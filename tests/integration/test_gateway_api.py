@@ -51,7 +51,8 @@ def _condition(api: ApiServer, namespace: str, type_: str) -> dict[str, Any]:
 
 
 def _route(api: ApiServer, namespace: str, kind: str) -> dict[str, Any]:
-    return api.get(kind, "digits", "-n", namespace)
+    live: dict[str, Any] = api.get(kind, "digits", "-n", namespace)
+    return live
 
 
 def _has_routes(api: ApiServer, namespace: str) -> bool:

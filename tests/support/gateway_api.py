@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.binaries import MODULES
+from tests.cluster.client import Cluster
 from tests.cluster.errors import ClusterError
 from tests.support.waiting import until
 
@@ -25,19 +27,22 @@ def crd_files(*kinds: str) -> list[Path]:
     return [folder / f"gateway.networking.k8s.io_{kind}.yaml" for kind in kinds or _KINDS]
 
 
-def install(api: ApiServer) -> None:
+def install(api: ApiServer | Cluster) -> None:
     """Make the API server serve the Gateway API; done on return."""
     for file in crd_files():
         api.kubectl("apply", "--server-side", "-f", str(file))
     for kind in _KINDS:
-        name = f"{kind}.gateway.networking.k8s.io"
-        until(lambda name=name: api.kubectl("get", name, "-A", check=False).returncode == 0, f"{name} to be served")
+        until(partial(_is_served, api, kind), f"{kind} to be served")
 
 
-def uninstall(api: ApiServer) -> None:
+def uninstall(api: ApiServer | Cluster) -> None:
     """Remove the CRDs, and with them every object of their kinds."""
     for file in crd_files():
         api.kubectl("delete", "--ignore-not-found", "-f", str(file))
+
+
+def _is_served(api: ApiServer | Cluster, kind: str) -> bool:
+    return api.kubectl("get", f"{kind}.gateway.networking.k8s.io", "-A", check=False).returncode == 0
 
 
 def _module() -> Path:
