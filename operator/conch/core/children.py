@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from conch.api import names
+from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.cache_fallback import template_of
@@ -19,7 +20,7 @@ from conch.core.exposure import Exposure
 from conch.core.gateway_api import is_served, wanted_kinds, weights_of
 from conch.core.observed import ChildId, ChildKind, Observed, ObservedAssignment, WorkloadRecord
 from conch.core.pinning import pin_of
-from conch.core.policy import InstallationPolicy
+from conch.core.policy import InstallationPolicy, NetworkAccess
 from conch.core.revision import revision_of
 from conch.core.routing import Routing
 from conch.core.source_refusal import source_refusal
@@ -73,7 +74,7 @@ def desired_children(
     objects: list[DesiredObject] = []
     if policy.network_access is not None:
         # Before any pod is there, and open before the Service leads to pods.
-        objects.append(network_policy(owner, policy.network_access, to_all_clients=routing.exposure.opens_pods))
+        objects.append(_network_policy(owner, policy.network_access, routing.exposure))
     for record in records:
         instances = _instances(owner, record, observed)
         objects += [
@@ -91,6 +92,12 @@ def desired_children(
     if replicas > 0:
         objects += _disruption_budgets(owner, succession, routing)
     return tuple(objects)
+
+
+def _network_policy(owner: ModelDeployment, access: NetworkAccess, exposure: Exposure) -> DesiredObject:
+    """In mode GatewayAPI for the platform's Gateways, where the installation says which pods these are."""
+    named = access.gateway_api_from if exposure.mode is GatewayMode.GATEWAY_API else ()
+    return network_policy(owner, access, to_all_clients=exposure.opens_pods and not named, clients=named)
 
 
 def _disruption_budgets(owner: ModelDeployment, succession: Succession, routing: Routing) -> list[DesiredObject]:

@@ -51,7 +51,7 @@ def grpc_route(owner: ModelDeployment, spec: ModelDeploymentSpec, weights: Mappi
 
 
 def _paths(owner: ModelDeployment, spec: ModelDeploymentSpec, versions: Iterable[int]) -> list[str]:
-    """At most 82 of the 128 that a route may have: 4, 6 x 3 (two versions), 4 x 7 x 2."""
+    """At most 78 of the 128 that a route may have: 4, 6 x 3 (two versions), 4 x 7 x 2."""
     entry = f"/v2/models/{spec.model.name or owner.name}"
     of_entry = (entry, *(f"{entry}/versions/{version}" for version in sorted(set(versions))))
     further = [
