@@ -9,6 +9,7 @@ import pytest
 
 from conch.api import names
 from conch.api.assignment import InferenceCounts
+from conch.api.network_peer import NetworkPeer
 from conch.api.reasons import Reason
 from conch.api.rollout import RolloutPhase
 from conch.api.status import ConditionStatus, ConditionType
@@ -23,7 +24,8 @@ from conch.core.observed import (
     ObservedWindow,
     ParentVerdict,
 )
-from tests.sim.world import World
+from conch.core.policy import InstallationPolicy, NetworkAccess
+from tests.sim.world import POLICY, World
 
 MODEL: Final = {"version": 1, "source": {"uri": "https://models/a.onnx"}}
 NEXT: Final = {"version": 2, "source": {"uri": "https://models/b.onnx"}}
@@ -49,8 +51,8 @@ def _condition(world: World, type_: ConditionType) -> tuple[ConditionStatus, Rea
     return found.status, found.reason, found.message
 
 
-def _serving(**spec: Any) -> World:
-    world = World(spec={"model": MODEL, "gateway": GATEWAY, "replicas": 2, **spec})
+def _serving(*, policy: InstallationPolicy = POLICY, **spec: Any) -> World:
+    world = World(spec={"model": MODEL, "gateway": GATEWAY, "replicas": 2, **spec}, policy=policy)
     for _ in range(8):
         world.step()
         world.serve()
@@ -261,6 +263,16 @@ def test_a_spec_that_cannot_be_read_leaves_the_routes_as_they_are() -> None:
     world.settle()
     assert {id_: child for id_, child in world.children.items() if id_.kind in ROUTE_KINDS} == routes
     assert services <= world.children.keys()
+
+
+def test_a_spec_that_cannot_be_read_opens_the_pods_to_nobody_else() -> None:
+    peer = NetworkPeer.model_validate({"namespaceSelector": {"matchLabels": {"team": "platform"}}})
+    access = NetworkAccess(namespace="conch-system", gateway_api_from=(peer,))
+    world = _serving(policy=replace(POLICY, network_access=access))
+    before = dict(world.policies)
+    world.edit(model={"version": "newest"})
+    world.settle()
+    assert world.policies == before
 
 
 def test_a_route_that_somebody_edits_is_written_again() -> None:

@@ -3,7 +3,6 @@
 from datetime import datetime
 
 from conch.api import names
-from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.cache_fallback import template_of
@@ -74,7 +73,7 @@ def desired_children(
     objects: list[DesiredObject] = []
     if policy.network_access is not None:
         # Before any pod is there, and open before the Service leads to pods.
-        objects.append(_network_policy(owner, policy.network_access, routing.exposure))
+        objects.append(_network_policy(owner, policy.network_access, routing))
     for record in records:
         instances = _instances(owner, record, observed)
         objects += [
@@ -94,10 +93,10 @@ def desired_children(
     return tuple(objects)
 
 
-def _network_policy(owner: ModelDeployment, access: NetworkAccess, exposure: Exposure) -> DesiredObject:
+def _network_policy(owner: ModelDeployment, access: NetworkAccess, routing: Routing) -> DesiredObject:
     """In mode GatewayAPI for the platform's Gateways, where the installation says which pods these are."""
-    named = access.gateway_api_from if exposure.mode is GatewayMode.GATEWAY_API else ()
-    return network_policy(owner, access, to_all_clients=exposure.opens_pods and not named, clients=named)
+    named = access.gateway_api_from if routing.by_routes else ()
+    return network_policy(owner, access, to_all_clients=routing.exposure.opens_pods and not named, clients=named)
 
 
 def _disruption_budgets(owner: ModelDeployment, succession: Succession, routing: Routing) -> list[DesiredObject]:
