@@ -103,13 +103,13 @@ class Scene:
     translator: Translator
     port: int
 
-    async def apply(self, version: int, **rollout: Any) -> None:
+    async def apply(self, version: int, *, replicas: int = 2, **rollout: Any) -> None:
         """Ask for a version."""
         digest = "sha256:" + f"{version:02x}" * 32
         spec = {
             "model": {"version": version, "source": {"uri": f"https://models/{version}.onnx", "digest": digest}},
             "gateway": GATEWAY,
-            "replicas": 2,
+            "replicas": replicas,
             "rollout": {"strategy": "Surge", "keepWarmSeconds": 1, **rollout},
         }
         body = json.dumps(model_deployment("digits", self.namespace, **spec))
@@ -135,6 +135,14 @@ class Scene:
         except AssertionError as error:
             raise AssertionError(f"{error}; status: {json.dumps(last)}") from error
         return last
+
+    async def has_servers(self, replicas: int) -> None:
+        """Wait until there are just so many, and all of them are ready."""
+
+        def there(status: dict[str, Any]) -> bool:
+            return bool(status["readyReplicas"] == status["replicas"] == replicas)
+
+        await self.until(there, f"{replicas} servers")
 
     async def ready(self, version: int) -> dict[str, Any]:
         """Wait until this version serves, and nothing else."""
@@ -230,6 +238,17 @@ async def test_a_rollout_goes_half_way_to_the_end_and_back_without_a_failed_requ
     services = scene.api.get("services", "-n", scene.namespace)["items"]
     assert {each["metadata"]["name"] for each in services} == {"digits", f"digits-{workload}"}
     print("requests:", dict(clients.answers), "weights:", scene.translator.weights)
+
+
+async def test_more_and_fewer_servers_cost_no_request(scene: Scene) -> None:
+    clients = Clients(scene.port)
+    async with _running(clients.run()):
+        for replicas in (4, 1, 2):
+            await scene.apply(1, replicas=replicas)
+            await scene.has_servers(replicas)
+            await asyncio.sleep(3)
+    assert clients.failures == []
+    assert clients.answers.total() > 500
 
 
 async def test_a_version_whose_requests_fail_is_taken_back_by_what_triton_counts(scene: Scene) -> None:

@@ -3,10 +3,9 @@
 from conch.api import gateway_pod
 from conch.api.gateway import GatewayMode
 from conch.api.reasons import Reason
-from conch.api.status import ConditionStatus, ConditionType, TrafficShare
 from conch.core.acknowledgement import lagging
 from conch.core.finding import UNREACHABLE, Finding, progressing, stalled
-from conch.core.findings.routes import gateway_api_is_installed, routes_finding
+from conch.core.findings.routes import changes_nothing_of_note, gateway_api_is_installed, routes_finding
 from conch.core.observed import ChildKind
 from conch.core.situation import Situation
 
@@ -43,14 +42,7 @@ def gateways_route(situation: Situation) -> Finding | None:
     finding = _every_gateway_follows(situation)
     if finding is None or finding.reason is not Reason.ROUTING:
         return finding
-    # A change that moves no traffic to another revision (a pod that leaves, a time-out) makes nothing less ready.
-    before, after = situation.owner.status, situation.routing.traffic
-    was_ready = (ready := before.condition(ConditionType.READY)) is not None and ready.status is ConditionStatus.TRUE
-    return None if was_ready and _weights(before.traffic) == _weights(after) else finding
-
-
-def _weights(traffic: tuple[TrafficShare, ...]) -> dict[str, int]:
-    return {share.workload: share.weight for share in traffic if share.weight}
+    return None if changes_nothing_of_note(situation) else finding
 
 
 def service_sends_to_it(situation: Situation) -> Finding | None:

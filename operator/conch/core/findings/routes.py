@@ -5,7 +5,7 @@ from typing import Final
 from conch.api.gateway import GatewayMode
 from conch.api.gateway_api import ParentReference
 from conch.api.reasons import Reason
-from conch.api.status import ConditionStatus, ConditionType
+from conch.api.status import ConditionStatus, ConditionType, TrafficShare
 from conch.core.finding import Finding, progressing, stalled
 from conch.core.gateway_api import Behind, behind, is_served, wanted_kinds
 from conch.core.situation import Situation
@@ -40,13 +40,18 @@ def gateways_accept_the_routes(situation: Situation) -> Finding | None:
     finding = routes_finding(situation)
     if finding is None or finding.reason is not Reason.ROUTING:
         return finding
-    # A change that moves no traffic to another revision makes nothing less ready.
+    return None if changes_nothing_of_note(situation) else finding
+
+
+def changes_nothing_of_note(situation: Situation) -> bool:
+    """Whether it was ready and no traffic moves to another revision: as with a time-out, or a pod that leaves."""
     before, after = situation.owner.status, situation.routing.traffic
     was_ready = (ready := before.condition(ConditionType.READY)) is not None and ready.status is ConditionStatus.TRUE
-    same = {share.workload: share.weight for share in before.traffic if share.weight} == {
-        share.workload: share.weight for share in after if share.weight
-    }
-    return None if was_ready and same else finding
+    return was_ready and _weights(before.traffic) == _weights(after)
+
+
+def _weights(traffic: tuple[TrafficShare, ...]) -> dict[str, int]:
+    return {share.workload: share.weight for share in traffic if share.weight}
 
 
 def routes_finding(situation: Situation) -> Finding | None:
