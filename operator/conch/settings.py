@@ -77,6 +77,14 @@ class NetworkPolicySettings(ApiModel):
     metrics_from: Annotated[
         tuple[NetworkPeer, ...], Field(max_length=32, description="Who may read Triton's metrics.")
     ] = ()
+    gateway_api_from: Annotated[
+        tuple[NetworkPeer, ...],
+        Field(
+            max_length=32,
+            description="The pods of the platform's Gateways: who may call models of gateway.mode GatewayAPI. "
+            "None: everyone.",
+        ),
+    ] = ()
 
 
 class OperatorSettings(ApiModel):

@@ -94,6 +94,21 @@ SPECS: dict[str, dict[str, Any]] = {
             "queueName": "team-a.gpus",
         },
     },
+    "gateway-api": {
+        "model": {"version": 3, "source": {"uri": "https://models.example.com/sentiment/3.tar.gz"}},
+        "models": [
+            {"name": "tokenizer", "version": 2, "source": {"uri": "https://models.example.com/tokenizer.tar.gz"}}
+        ],
+        "gateway": {
+            "mode": "GatewayAPI",
+            "parentRefs": [
+                {"name": "public", "namespace": "infra", "sectionName": "web", "protocol": "HTTP"},
+                {"name": "public", "namespace": "infra", "port": 8443, "protocol": "GRPC"},
+            ],
+            "hostnames": ["sentiment.example.com"],
+            "grpcHostnames": ["sentiment.grpc.example.com"],
+        },
+    },
     "claims-and-counted": {
         "model": {"version": 3, "source": {"uri": "https://models.example.com/sentiment/3.tar.gz"}},
         "gpu": {"count": 4, "claims": [{"name": "channel", "resourceClaimTemplateName": "imex"}]},

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support import gateway_api
 from tests.support.installed_chart import OPERATOR, InstalledChart, installed_chart, model_deployment, pod
 
 KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -27,6 +28,8 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "endpoints": [{"addresses": ["10.1.2.3"]}],
         "ports": [{"name": "http", "port": 10000}],
     },
+    "GRPCRoute": {"apiVersion": "gateway.networking.k8s.io/v1", "spec": {"hostnames": ["a.example.com"]}},
+    "HTTPRoute": {"apiVersion": "gateway.networking.k8s.io/v1", "spec": {"hostnames": ["a.example.com"]}},
     "NetworkPolicy": {"apiVersion": "networking.k8s.io/v1", "spec": {"podSelector": {"matchLabels": {"app": "a"}}}},
     "PodDisruptionBudget": {"apiVersion": "policy/v1", "spec": {"maxUnavailable": 1}},
     "Service": {"apiVersion": "v1", "spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}},
@@ -39,6 +42,7 @@ EVERY_KIND: Final = pytest.mark.parametrize("kind", KINDS)
 def chart() -> Iterator[InstalledChart]:
     """A cluster with the chart and two ModelDeployments."""
     with installed_chart() as installed:
+        gateway_api.install(installed.api)
         installed.must("create", "-f", "-", objects=model_deployment("sentiment"))
         installed.must("create", "-f", "-", objects=model_deployment("other"))
         # kubectl gets what it patches, which the operator does not. And the policies must refuse also what roles allow.

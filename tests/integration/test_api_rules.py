@@ -33,6 +33,13 @@ def _direct(**rollout: Any) -> dict[str, Any]:
     return {"rollout": rollout, "gateway": {"mode": "Direct"}}
 
 
+PARENT: Final = {"name": "public", "namespace": "infra"}
+
+
+def _gateway_api(**gateway: Any) -> dict[str, Any]:
+    return {"gateway": {"mode": "GatewayAPI", "parentRefs": [PARENT], **gateway}}
+
+
 OBJECTIVE: Final = {"latencyMs": 200}
 TARGET: Final = {"metric": "Concurrency", "value": 4}
 
@@ -164,6 +171,28 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         ({"gateway": {"mode": "Direct", "maxInFlight": 5}}, "Direct is a plain Service: remove"),
         ({"gateway": {"mode": "Direct", "retries": {"attempts": 0}}}, "Direct is a plain Service: remove"),
         ({"gateway": {"mode": "Direct", "retries": {}, "maxInFlight": 5}}, "Direct is a plain Service: remove"),
+        ({"gateway": {"mode": "GatewayAPI"}}, "gateway.parentRefs names the Gateways"),
+        ({"gateway": {"parentRefs": [PARENT]}}, "gateway.parentRefs names the Gateways"),
+        ({"gateway": {"mode": "Direct", "parentRefs": [PARENT]}}, "gateway.parentRefs names the Gateways"),
+        ({"gateway": {"hostnames": ["a.example.com"]}}, "hostnames and grpcHostnames are of gateway.mode GatewayAPI"),
+        ({"gateway": {"grpcHostnames": ["a.example.com"]}}, "grpcHostnames are of gateway.mode GatewayAPI"),
+        (_gateway_api(parentRefs=[]), "should have at least 1 item"),
+        (_gateway_api(parentRefs=[{"namespace": "infra"}]), "name: Required value"),
+        (_gateway_api(parentRefs=[{"name": "a", "port": 0}]), "greater than or equal to 1"),
+        (_gateway_api(parentRefs=[{"name": "a", "protocol": "TCP"}]), "Unsupported value"),
+        (_gateway_api(hostnames=["https://a.example.com"]), "should match"),
+        (_gateway_api(hold={}), "leaves requests to the platform's Gateways"),
+        (_gateway_api(retries={"attempts": 0}), "leaves requests to the platform's Gateways"),
+        (_gateway_api(maxInFlight=5), "leaves requests to the platform's Gateways"),
+        (_gateway_api(timeoutSeconds=5), "leaves requests to the platform's Gateways"),
+        (
+            {**_gateway_api(), **_rollout(analysis=[{"latency": {"percentile": 95, "maxMilliseconds": 5}}])},
+            "remove latency from rollout.analysis",
+        ),
+        (
+            {**_gateway_api(), **_autoscaling(minReplicas=0, objective=OBJECTIVE)},
+            "GatewayAPI holds no requests, so nothing could wake the model",
+        ),
         ({"gateway": {"mode": "Istio"}}, "Unsupported value"),
         ({"gateway": {"hold": {"seconds": 3601}}}, "less than or equal to 3600"),
         ({"gateway": {"maxInFlight": 0}}, "greater than or equal to 1"),
@@ -314,6 +343,24 @@ def test_a_name_that_is_no_service_name_is_refused(api: ApiServer, namespace: st
             }
         },
         {"gateway": {"mode": "Direct"}},
+        _gateway_api(),
+        _gateway_api(
+            parentRefs=[
+                {"name": "public", "namespace": "infra", "sectionName": "web", "protocol": "HTTP"},
+                {"name": "public", "namespace": "infra", "port": 8443, "protocol": "GRPC"},
+            ],
+            hostnames=["digits.example.com", "*.models.example.com"],
+            grpcHostnames=["grpc.example.com"],
+        ),
+        {
+            **_gateway_api(),
+            **_autoscaling(minReplicas=1, objective=OBJECTIVE),
+            **_rollout(
+                strategy="Replace",
+                steps=[{"weight": 10}],
+                analysis=[{"successRate": {"minimumPercent": 99}}, {"queueTime": {"maxMilliseconds": 20}}],
+            ),
+        },
         {"gateway": {"timeoutSeconds": 5, "retries": {"replay": True}, "maxInFlight": 9, "hold": {"seconds": 0}}},
         {"scheduling": {"nodeSelector": {"example.com/pool": "a"}, "tolerations": [{"operator": "Exists"}]}},
         _rollout(

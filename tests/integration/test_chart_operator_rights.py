@@ -10,6 +10,7 @@ import pytest
 
 from tests import generate
 from tests.cluster.apiserver import ApiServer
+from tests.support import gateway_api
 from tests.support.installed_chart import OPERATOR, InstalledChart, installed_chart, model_deployment
 from tests.support.operator_process import OperatorProcess
 from tests.support.waiting import until
@@ -26,6 +27,7 @@ _FOR_RARE_MOMENTS: Final = {
 def chart() -> Iterator[InstalledChart]:
     """A cluster with the chart, without its pods."""
     with installed_chart("--set", "replicas=0", controllers=True) as installed:
+        gateway_api.install(installed.api)
         yield installed
 
 
@@ -49,6 +51,9 @@ def _live_through_everything(chart: InstalledChart) -> None:
     def is_gone(kind: str) -> bool:
         return "sentiment-old" not in names(kind)
 
+    def is_as(kind: str, wanted: list[str]) -> bool:
+        return names(kind) == wanted
+
     def has_children(number: int) -> bool:
         return len(names("deployments")) == number and len(names("controllerrevisions")) == number
 
@@ -65,6 +70,12 @@ def _live_through_everything(chart: InstalledChart) -> None:
         chart.must("create", "-f", "-", objects=_child_of_another_version(chart, kind))
     for kind in ("services", "networkpolicies"):
         until(partial(is_gone, kind), f"{kind} that are no longer wanted to be deleted")
+    routes = ("httproutes", "grpcroutes")
+    for gateway in ({"mode": "GatewayAPI", "parentRefs": [{"name": "public"}]}, {"mode": "Direct"}):
+        chart.apply(model_deployment("routed", replicas=0, gateway=gateway))
+        wanted = ["routed"] if "parentRefs" in gateway else []
+        for kind in routes:
+            until(partial(is_as, kind, wanted), f"{kind} to be as in mode {gateway['mode']}")
 
 
 def _endpoints_are_left_behind(chart: InstalledChart) -> None:

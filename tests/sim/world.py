@@ -13,6 +13,7 @@ from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.pod import ASSIGNMENT_FILE
 from conch.api.status import ModelDeploymentStatus
+from conch.app.route_projection import route_weights
 from conch.core.actions import (
     Action,
     Apply,
@@ -28,6 +29,7 @@ from conch.core.desired.model_cache import cache_claim
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.workload_record import read_record
 from conch.core.observed import (
+    ROUTE_KINDS,
     ChildId,
     ChildKind,
     Controller,
@@ -38,9 +40,11 @@ from conch.core.observed import (
     ObservedGateway,
     ObservedPod,
     ObservedRecord,
+    ObservedRoute,
     ObservedService,
     ObservedSlice,
     ObservedWindow,
+    ParentVerdict,
 )
 from conch.core.plan import Plan, plan
 from conch.core.policy import InstallationPolicy, NetworkAccess
@@ -75,6 +79,8 @@ class World:
     """The specs of the PodDisruptionBudgets."""
     policies: dict[ChildId, dict[str, Any]] = field(default_factory=dict)
     """The NetworkPolicies, whole."""
+    routes: dict[ChildId, dict[str, Any]] = field(default_factory=dict)
+    """The HTTPRoute and the GRPCRoute, whole."""
     golden: GoldenReport = GoldenReport(outcome=GoldenOutcome.ABSENT)  # noqa: RUF009 - immutable
     """What pods say of the golden set once they have loaded the model."""
     golden_of: dict[str, GoldenReport | None] = field(default_factory=dict)
@@ -90,6 +96,10 @@ class World:
     port: int | None = 10_000
     deaf: set[str] = field(default_factory=set)
     """Gateways that do not follow the status."""
+    absent_kinds: frozenset[ChildKind] | None = frozenset()
+    """Kinds of routes that the cluster does not know."""
+    route_verdict: Callable[[ParentVerdict], ParentVerdict | None] = lambda verdict: verdict
+    """What the platform's Gateways make of a route: from what they say if all is well to what they say."""
     endpoints: set[str] = field(default_factory=set)
     """Services that have an Endpoints object."""
     command: Command | None = None
@@ -146,6 +156,7 @@ class World:
             gateways=tuple(self.gateways.values()),
             port=self.port,
             window=self.window,
+            absent_kinds=self.absent_kinds,
         )
 
     def plan(self) -> Plan:
@@ -179,10 +190,27 @@ class World:
             }
             traffic = ObjectTraffic(generation=gateway.generation, workloads=workloads) if gateway else None
             self.gateways[name] = replace(self.gateways[name], traffic=traffic)
+        for route in [child for child in self.children.values() if isinstance(child, ObservedRoute)]:
+            verdicts = (self.route_verdict(verdict) for verdict in self._all_well(route))
+            self.children[route.id] = replace(route, verdicts=tuple(filter(None, verdicts)))
         for service in [child for child in self.children.values() if isinstance(child, ObservedService)]:
             if service.selects:
                 self.endpoints.add(service.id.name)
                 self._list_pods(service)
+
+    def _all_well(self, route: ObservedRoute) -> list[ParentVerdict]:
+        spec = self.routes[route.id]["spec"]
+        return [
+            ParentVerdict(
+                name=parent["name"],
+                namespace=parent.get("namespace", "default"),
+                section_name=parent.get("sectionName"),
+                port=parent.get("port"),
+                generation=route.generation,
+                accepts=True,
+            )
+            for parent in spec["parentRefs"]
+        ]
 
     def _list_pods(self, service: ObservedService) -> None:
         """What the EndpointSlice controller would keep; it never takes anything back once the selector is gone."""
@@ -410,6 +438,8 @@ class World:
             self.budgets[child] = action.desired.body["spec"]
         if child.kind is ChildKind.NETWORK_POLICY:
             self.policies[child] = dict(action.desired.body)
+        if child.kind in ROUTE_KINDS:
+            self.routes[child] = dict(action.desired.body)
         self.children[child] = self._observed(action.desired, live.uid if live else self._uid())
 
     def _observed(self, desired: DesiredObject, uid: str) -> ObservedChild:
@@ -435,6 +465,14 @@ class World:
                 return ObservedRecord(**common, record=read_record(desired.body["data"]))
             case ChildKind.SERVICE:
                 return ObservedService(**common, selects="selector" in desired.body["spec"])
+            case ChildKind.HTTP_ROUTE | ChildKind.GRPC_ROUTE:
+                before = self.children.get(desired.id)
+                return ObservedRoute(
+                    **common,
+                    generation=before.generation + 1 if isinstance(before, ObservedRoute) else 1,
+                    weights=route_weights(desired.body),
+                    verdicts=before.verdicts if isinstance(before, ObservedRoute) else (),
+                )
             case ChildKind.ENDPOINT_SLICE:
                 return ObservedSlice(
                     **common,

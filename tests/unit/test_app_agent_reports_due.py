@@ -40,6 +40,7 @@ def test_a_pod_that_serves_is_asked_about_every_half_minute() -> None:
 
 QUEUE_TIME: dict[str, Any] = {"queueTime": {"maxMilliseconds": 5}}
 SUCCESS: dict[str, Any] = {"successRate": {"minimumPercent": 99}}
+GATEWAY_API: dict[str, Any] = {"mode": "GatewayAPI", "parentRefs": [{"name": "public"}]}
 JUDGED: dict[str, Any] = {"analysis": [SUCCESS, QUEUE_TIME], "phase": RolloutPhase.SHIFTING, "is_open": True}
 
 
@@ -56,6 +57,11 @@ JUDGED: dict[str, Any] = {"analysis": [SUCCESS, QUEUE_TIME], "phase": RolloutPha
         ({"phase": RolloutPhase.HALTED}, 30),
         ({"phase": None}, 30),
         ({"readable": False}, 30),
+        ({"analysis": [SUCCESS], "gateway": GATEWAY_API}, 2),
+        ({"analysis": None, "gateway": GATEWAY_API}, 2),
+        ({"analysis": [], "gateway": GATEWAY_API}, 30),
+        ({"analysis": [{"goldenSet": {}}], "gateway": GATEWAY_API}, 30),
+        ({"analysis": [SUCCESS], "gateway": GATEWAY_API, "is_open": False}, 30),
     ],
     ids=[
         "judged by its queue",
@@ -68,14 +74,20 @@ JUDGED: dict[str, Any] = {"analysis": [SUCCESS, QUEUE_TIME], "phase": RolloutPha
         "halted",
         "no rollout",
         "a spec that cannot be read",
+        "by requests that only Triton counts",
+        "by these by default",
+        "by none of these",
+        "by the golden set alone",
+        "by these, no window",
     ],
 )
-def test_a_pod_that_serves_is_asked_often_only_while_its_queue_is_judged(
+def test_a_pod_that_serves_is_asked_often_only_while_what_triton_counts_is_judged(
     fields: dict[str, Any], seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {"readable": True, **JUDGED, **fields}
     declared = {} if said["analysis"] is None else {"analysis": said["analysis"]}
-    spec = parse_spec({"model": MODEL, "rollout": declared} if said["readable"] else {"model": "none"})
+    given = {"model": MODEL, "rollout": declared, "gateway": said.get("gateway", {})}
+    spec = parse_spec(given if said["readable"] else {"model": "none"})
     assert isinstance(spec, InvalidSpec) is not said["readable"], spec
     at = "2026-01-01T00:00:00Z"
     rollout = said["phase"] and RolloutStatus(

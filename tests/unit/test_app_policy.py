@@ -39,6 +39,9 @@ def test_network_policies_are_about_the_operators_namespace_and_can_be_switched_
     access = _policy(networkPolicy={"metricsFrom": [peer]}).network_access
     assert access is not None
     assert [each.to_wire() for each in access.metrics_from] == [peer]
+    access = _policy(networkPolicy={"gatewayApiFrom": [peer]}).network_access
+    assert access is not None
+    assert [each.to_wire() for each in access.gateway_api_from] == [peer]
 
 
 def test_gateways_speak_tls_where_the_settings_say_so() -> None:

@@ -94,6 +94,14 @@ class Scene:
     def ports(self) -> object:
         return self
 
+    @property
+    def gateway_api(self) -> object:
+        return self
+
+    @property
+    def absent_kinds(self) -> frozenset[ChildKind] | None:
+        return self.world.absent_kinds
+
     def port_of(self, _owner: object) -> int | None:
         return self.world.port
 

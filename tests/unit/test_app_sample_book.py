@@ -5,7 +5,7 @@ from typing import Any, Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.api.assignment import AgentPhase, AgentReport, InferenceCounts
+from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport, InferenceCounts
 from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
 from conch.app.sample_book import SampleBook
 from conch.core.analysis.samples import Samples
@@ -212,3 +212,35 @@ def test_all_that_a_source_counts_in_one_life_is_counted_once(grown: list[tuple[
         seen = read(samples, gateway(w1=sent(arrivals, server=failures)))
     total = Samples(requests=sum(more for more, _ in grown), failures=sum(failed for _, failed in grown))
     assert seen == {"w1": total}
+
+
+def by_pods(samples: SampleBook, *sources: ObservedGateway | ObservedPod) -> dict[str, Samples]:
+    window = samples.read(
+        UID,
+        [each for each in sources if isinstance(each, ObservedGateway)],
+        [each for each in sources if isinstance(each, ObservedPod)],
+        by_pods=True,
+    )
+    assert window is not None
+    return dict(window.samples)
+
+
+def counting(answered: int, failed: int, **report: Any) -> ObservedPod:
+    told = InferenceCounts(epoch="e1", requests=answered, failures=failed, queue_seconds=0)
+    said = AgentReport(phase=AgentPhase.READY, revision="r", inference=told, **report)
+    return ObservedPod(name="p1", uid="p1", workload="w1", report=said)
+
+
+def test_where_requests_pass_by_the_gateways_the_pods_count_them() -> None:
+    samples = book()
+    by_pods(samples, gateway(w1=sent(0)), counting(10, 1))
+    read_now = by_pods(samples, gateway(w1=sent(50)), counting(40, 4))
+    assert read_now == {"w1": Samples(requests=33, failures=3, queued_requests=30)}
+
+
+def test_the_replay_of_a_golden_set_is_nobodys_request() -> None:
+    samples = book()
+    by_pods(samples, counting(0, 0, replays_golden_set=True))
+    by_pods(samples, counting(8, 0, replays_golden_set=True, golden=GoldenReport(outcome=GoldenOutcome.PASSED)))
+    done = by_pods(samples, counting(9, 0, replays_golden_set=True, golden=GoldenReport(outcome=GoldenOutcome.PASSED)))
+    assert done == {"w1": Samples(requests=1, queued_requests=1)}

@@ -81,7 +81,7 @@ def test_where_gateways_speak_tls_their_certificate_names_the_object(url: str, n
 
 
 def test_without_a_port_or_a_ready_gateway_it_says_so() -> None:
-    with pytest.raises(ClientError, match=r"has no port on the gateways: its gateway\.mode is Direct, or"):
+    with pytest.raises(ClientError, match=r"has no port on the gateways: its gateway\.mode is not Gateway, or"):
         choose_gateway(parse(body()), [pod("gateway-a")], namespace="conch-system")
     with pytest.raises(NothingReadyError, match="No gateway is ready in namespace elsewhere"):
         choose_gateway(parse(body(gateway={"port": 10_001})), [], namespace="elsewhere")

@@ -112,6 +112,28 @@ def test_in_mode_direct_tritons_api_is_for_everyone_and_the_rest_is_not() -> Non
     assert _let_in(policies, SERVER, pod.METRICS_PORT) == set()
 
 
+GATEWAY_API: Final = {"mode": "GatewayAPI", "parentRefs": [{"name": "public"}]}
+PLATFORMS: Final = Pod(namespace="infra", labels={"app": "envoy"})
+
+
+def test_in_mode_gateway_api_tritons_api_is_for_the_pods_that_are_named_and_else_for_everyone() -> None:
+    policies = [_of_object(World(spec={"model": MODEL, "gateway": GATEWAY_API}))]
+    for port in (pod.HTTP_PORT, pod.GRPC_PORT):
+        assert _let_in(policies, SERVER, port) == set(SOURCES)
+    peer = NetworkPeer.model_validate({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "infra"}}})
+    access = NetworkAccess(namespace=generate.NAMESPACE, gateway_api_from=(peer,))
+    named = replace(POLICY, network_access=access)
+    policies = [_of_object(World(spec={"model": MODEL, "gateway": GATEWAY_API}, policy=named))]
+    for port in (pod.HTTP_PORT, pod.GRPC_PORT):
+        assert lets_in(policies, PLATFORMS, SERVER, port)
+        # An object that comes from mode Gateway has clients there for a while.
+        assert _let_in(policies, SERVER, port) == {"gateway"}
+    assert _let_in(policies, SERVER, pod.AGENT_PORT) == {"operator"}
+    assert not lets_in(policies, PLATFORMS, SERVER, pod.METRICS_PORT)
+    others = [_of_object(World(spec={"model": MODEL}, policy=named))]
+    assert not lets_in(others, PLATFORMS, SERVER, pod.HTTP_PORT)
+
+
 PROMETHEUS: Final = Pod(namespace="monitoring", labels={"app": "prometheus"})
 METRICS_FROM: Final = (
     '[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}},'

@@ -17,18 +17,14 @@ from tests.sim.world import World
 GIB = 1024**3
 
 
-def seen(
-    world: World, *, through_gateways: bool = True, pods: Mapping[str, Any] | None = None, **told: Any
-) -> str | None:
+def seen(world: World, *, pods: Mapping[str, Any] | None = None, **told: Any) -> str | None:
     """What is said of a new version, where the agents tell this besides what they told."""
     owner: ModelDeployment = world.owner
     assert isinstance(owner.spec, ModelDeploymentSpec)
     assert owner.status.stable
     changed = tuple(_told(pod, pods or {}, told) for pod in world.pods.values())
     observed = replace(world.observed, pods=changed)
-    return misfit(
-        owner, owner.spec, owner.status.stable, observed, through_gateways=through_gateways, policy=world.policy
-    )
+    return misfit(owner, owner.spec, owner.status.stable, observed, policy=world.policy)
 
 
 def _told(pod: ObservedPod, fields: Mapping[str, Any], told: Mapping[str, Any]) -> ObservedPod:
@@ -88,7 +84,9 @@ def test_two_pods_need_no_memory_for_both() -> None:
 
 
 def test_gateways_are_needed() -> None:
-    said = seen(serving(2), through_gateways=False)
+    world = serving(2)
+    world.edit(gateway={"mode": "Direct"})
+    said = seen(world)
     assert said
     assert "Direct" in said
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from conch.api.analysis import GoldenSetPolicy
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport, InferenceCounts
 from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import parse_spec
 from conch.api.reasons import Reason
@@ -123,7 +123,7 @@ def see(
         observed=Observed(pods=pods, gateways=gateways, window=seen, children=children or {}),
         acknowledged=True,
         misfit="",
-        through_gateways=read.gateway.mode is GatewayMode.GATEWAY,
+        through_gateways=read.gateway.mode is not GatewayMode.DIRECT,
         policy=POLICY,
         now=NOW,
     )
@@ -460,6 +460,32 @@ def test_without_a_gateway_that_answers_nobody_can_tell(gateways: tuple[Observed
         assert sight.verdict is Verdict.ERROR
         (check,) = sight.checks
         assert (check.name, check.message) == ("traffic", "no gateway answers the operator")
+
+
+BY_ROUTES: Final[dict[str, Any]] = {"mode": "GatewayAPI", "parentRefs": [{"name": "public"}]}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "tells", "verdict"),
+    [
+        ([SUCCESS], False, Verdict.ERROR),
+        (None, False, Verdict.ERROR),
+        ([], False, Verdict.PASS),
+        ([SUCCESS], True, Verdict.PASS),
+        (None, True, Verdict.PASS),
+    ],
+)
+def test_where_requests_come_by_routes_the_agents_tell(
+    analysis: list[dict[str, Any]] | None, tells: bool, verdict: Verdict
+) -> None:
+    counts = InferenceCounts(epoch="e", requests=1, failures=0, queue_seconds=0) if tells else None
+    telling = a_pod()
+    assert telling.report
+    telling = replace(telling, report=telling.report.model_copy(update={"inference": counts}))
+    sight = see(telling, analysis=analysis, gateways=(), seen=window(GOOD), gateway=BY_ROUTES)
+    assert sight.verdict is verdict
+    if verdict is Verdict.ERROR:
+        assert [check.message for check in sight.checks] == ["no agent of its pods tells what Triton counts"]
 
 
 def test_one_gateway_that_answers_is_enough() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from conch.api import names
 from conch.api.assignment import AgentPhase, GoldenOutcome
+from conch.api.gateway import GatewayMode
 from conch.api.reasons import Reason
 from conch.api.rollout import CheckResult, RollbackCause, RolloutPhase
 from conch.api.source_policy import SourcePolicy
@@ -18,13 +19,14 @@ from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDep
 from conch.core import findings
 from conch.core.finding import Finding
 from conch.core.findings import CHECKS
-from conch.core.observed import ObservedContainer
+from conch.core.observed import ROUTE_KINDS, ObservedContainer
 from conch.core.rollout.machine import FAILURES
 from conch.why.chain import LOOKED, explain
 from conch.why.gather import Seen
 from conch.why.report import Outcome, Report
 from tests.unit.test_core_findings import (
     DEPLOYMENT,
+    DIRECT,
     ROUTED,
     SECRET_TEXT,
     SERVICE,
@@ -143,11 +145,21 @@ OTHER_FILES = replace(reporting(AgentPhase.READY, digest=f"sha256:{'cd' * 32}"),
 
 UNDECIDED = (CheckResult(name="successRate", verdict="Inconclusive", message="too few samples yet"),)
 UNHEARD = a_gateway("g1", heard=False)
+BY_ROUTES = {
+    "model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}},
+    "gateway": {"mode": "GatewayAPI", "parentRefs": [{"name": "public"}]},
+}
+WITH_ROUTES = replace(DIRECT, exposure=replace(DIRECT.exposure, mode=GatewayMode.GATEWAY_API), by_routes=True)
 UNLISTED = replace(ROUTED, exposure=replace(ROUTED.exposure, listed=()))
 
 CASES = [
     Case("spec_is_readable", find(spec={})),
     Case("source_is_allowed", find(policy=SourcePolicy(allowed_hosts=()))),
+    Case("gateway_api_is_installed", find(spec=BY_ROUTES, absent_kinds=frozenset(ROUTE_KINDS))),
+    Case(
+        "gateways_accept_the_routes",
+        find(SERVES, spec=BY_ROUTES, routing=WITH_ROUTES, absent_kinds=frozenset()),
+    ),
     Case("names_are_free", find(strangers={SERVICE: None})),
     Case("admin_key_is_ours", find(REFUSED_KEY)),
     Case("children_are_accepted", find(refusals={DEPLOYMENT: "no"})),

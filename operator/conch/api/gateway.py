@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from conch.api.cel import Rule, rules
+from conch.api.gateway_api import Hostname, ParentReference, RouteProtocol
 from conch.api.types import ApiModel
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60
@@ -26,6 +27,8 @@ class GatewayMode(StrEnum):
     """Conch's gateways: balanced per request, retried, held while nothing runs."""
     DIRECT = "Direct"
     """A plain Service on the pods: one hop less, and nothing of that."""
+    GATEWAY_API = "GatewayAPI"
+    """The platform's own Gateways, by an HTTPRoute and a GRPCRoute with weights."""
 
 
 class Retries(ApiModel):
@@ -62,7 +65,10 @@ class Gateway(ApiModel):
 
     mode: Annotated[
         GatewayMode,
-        Field(description="Gateway: through Conch's gateways. Direct: a plain Service on the pods, without limits."),
+        Field(
+            description="Gateway: through Conch's gateways. Direct: a plain Service on the pods, without limits. "
+            "GatewayAPI: through the platform's Gateways (gateway.networking.k8s.io), which parentRefs names."
+        ),
     ] = GatewayMode.GATEWAY
     timeout_seconds: Annotated[
         int | None,
@@ -83,6 +89,32 @@ class Gateway(ApiModel):
         ),
     ] = None
     hold: Hold | None = None
+    parent_refs: Annotated[
+        tuple[ParentReference, ...] | None,
+        Field(min_length=1, max_length=8, description="The Gateways that carry the requests in mode GatewayAPI."),
+    ] = None
+    hostnames: Annotated[
+        tuple[Hostname, ...] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Names by which clients of mode GatewayAPI call; all that the Gateways' listeners have if not "
+            "given.",
+        ),
+    ] = None
+    grpc_hostnames: Annotated[
+        tuple[Hostname, ...] | None,
+        Field(min_length=1, max_length=16, description="The same for gRPC; those of hostnames if not given."),
+    ] = None
+
+    def parents_of(self, protocol: RouteProtocol) -> tuple[ParentReference, ...]:
+        """The Gateways that are to carry this protocol; only mode GatewayAPI has any."""
+        return tuple(each for each in self.parent_refs or () if each.carries(protocol))
+
+    def hostnames_of(self, protocol: RouteProtocol) -> tuple[str, ...]:
+        """The names by which clients of this protocol call; none: all that the Gateways' listeners have."""
+        grpc = self.grpc_hostnames if protocol is RouteProtocol.GRPC else None
+        return grpc or self.hostnames or ()
 
     @property
     def effective_retries(self) -> Retries:
@@ -100,12 +132,28 @@ class Gateway(ApiModel):
         return self.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
 
 
+_IS_DIRECT: Final = "(has(self.mode) && self.mode == 'Direct')"
+_IS_GATEWAY_API: Final = "(has(self.mode) && self.mode == 'GatewayAPI')"
+_NOTHING_OF_GATEWAYS: Final = " && ".join(f"!has(self.{field})" for field in _GATEWAY_ONLY)
+
 GATEWAY_RULES: Final = rules(
     Rule(
-        rule="!has(self.mode) || self.mode != 'Direct' || ("
-        + " && ".join(f"!has(self.{field})" for field in _GATEWAY_ONLY)
-        + ")",
+        rule=f"!{_IS_DIRECT} || ({_NOTHING_OF_GATEWAYS})",
         message="gateway.mode Direct is a plain Service: remove gateway.timeoutSeconds, retries, maxInFlight and hold, "
         "or use mode Gateway",
-    )
+    ),
+    Rule(
+        rule=f"!{_IS_GATEWAY_API} || ({_NOTHING_OF_GATEWAYS})",
+        message="gateway.mode GatewayAPI leaves requests to the platform's Gateways, which limit, retry and time them "
+        "out as they are set up: remove gateway.timeoutSeconds, retries, maxInFlight and hold, or use mode Gateway",
+    ),
+    Rule(
+        rule=f"{_IS_GATEWAY_API} == has(self.parentRefs)",
+        message="gateway.parentRefs names the Gateways that carry the requests in gateway.mode GatewayAPI, and in no "
+        "other: give both or neither",
+    ),
+    Rule(
+        rule=f"{_IS_GATEWAY_API} || (!has(self.hostnames) && !has(self.grpcHostnames))",
+        message="gateway.hostnames and grpcHostnames are of gateway.mode GatewayAPI: remove them, or use that mode",
+    ),
 )

@@ -72,6 +72,18 @@ SPEC_RULES: Final = (
         "use rollout.strategy Surge, Recreate or Auto, or use mode Gateway",
     ),
     Rule(
+        rule="!has(self.gateway.mode) || self.gateway.mode != 'GatewayAPI' || self.rollout.strategy != 'InPlace'",
+        message="gateway.mode GatewayAPI sends to all pods of a version, so none can change its model without being "
+        "asked meanwhile: use rollout.strategy Surge, Replace, Recreate or Auto, or use mode Gateway",
+    ),
+    Rule(
+        rule="!has(self.gateway.mode) || self.gateway.mode != 'GatewayAPI' || !has(self.rollout.analysis)"
+        " || !self.rollout.analysis.exists(check, has(check.latency))",
+        message="gateway.mode GatewayAPI: how long each request takes is seen at the platform's Gateways, and Triton "
+        "does not count it: remove latency from rollout.analysis (successRate, queueTime and goldenSet work), or use "
+        "mode Gateway",
+    ),
+    Rule(
         rule="!has(self.rollout.analysis) || self.rollout.steps.size() > 0 || !self.rollout.analysis.exists(check,"
         " has(check.latency) && has(check.latency.maxRatioToStable))",
         message="latency.maxRatioToStable compares two revisions that get requests at the same time: give rollout.steps"
@@ -98,6 +110,12 @@ SPEC_RULES: Final = (
         " || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0",
         message="gateway.mode Direct holds no requests, so nothing could wake the model: use autoscaling.minReplicas "
         "of at least 1, or mode Gateway",
+    ),
+    Rule(
+        rule="!has(self.gateway.mode) || self.gateway.mode != 'GatewayAPI' || !has(self.autoscaling)"
+        " || !has(self.autoscaling.minReplicas) || self.autoscaling.minReplicas > 0",
+        message="gateway.mode GatewayAPI holds no requests, so nothing could wake the model: use "
+        "autoscaling.minReplicas of at least 1, or mode Gateway",
     ),
     Rule(
         rule="self.rollout.strategy != 'Recreate' || self.rollout.steps.size() == 0",

@@ -97,8 +97,13 @@ def gateway_slice(name: str) -> str:
     return f"{name}-gateways"
 
 
+def gateway_api_route(name: str) -> str:
+    """Name of the HTTPRoute and of the GRPCRoute in gateway.mode GatewayAPI."""
+    return name
+
+
 def workload_service(name: str, workload: str) -> str:
-    """Name of a workload's own Service: the gateways read its endpoints."""
+    """Name of a workload's own Service: the gateways read its endpoints, and routes of the Gateway API name it."""
     return workload_object(name, workload)
 
 

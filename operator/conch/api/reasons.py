@@ -70,6 +70,7 @@ class Reason(StrEnum):
     GATEWAY_SILENT = "GatewaySilent"
     ROUTE_REJECTED = "RouteRejected"
     PORTS_EXHAUSTED = "PortsExhausted"
+    GATEWAY_API_MISSING = "GatewayAPIMissing"
 
     # The object.
     INVALID_SPEC = "InvalidSpec"

@@ -155,7 +155,7 @@ class AgentReports:
             return _JUDGED_SECONDS
         if owner.spec.autoscaling is None:
             return _SERVING_SECONDS
-        if owner.spec.gateway.mode is GatewayMode.DIRECT:
+        if owner.spec.gateway.mode is not GatewayMode.GATEWAY:
             return _ARRIVALS_SECONDS
         return _AUTOSCALED_SECONDS if _place(key, observed) in learnt or not self._is_used(key) else _UNLEARNT_SECONDS
 
@@ -261,7 +261,12 @@ def _is_judged(status: ModelDeploymentStatus, spec: ModelDeploymentSpec) -> bool
     rollout = status.rollout
     if rollout is None or rollout.phase not in UNDER_WAY or rollout.observed_since is None:
         return False
-    return any(check.queue_time for check in spec.rollout.analysis or ())
+    analysis = spec.rollout.analysis
+    if spec.gateway.mode is GatewayMode.GATEWAY_API and (
+        analysis is None or any(check.success_rate for check in analysis)
+    ):
+        return True
+    return any(check.queue_time for check in analysis or ())
 
 
 def _place(key: ObjectKey, observed: ObservedPod) -> str:

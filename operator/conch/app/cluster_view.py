@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment, parse
+from conch.app.optional_kinds import OptionalKinds
 from conch.app.port_book import PortBook
 from conch.app.projections import CHILD_RESOURCES, project_child, project_gateway_pod, project_node, project_pod
-from conch.core.observed import ChildId, ChildKind, ObservedChild, ObservedGateway, ObservedPod
+from conch.core.gateway_api import wanted_kinds
+from conch.core.observed import ROUTE_KINDS, ChildId, ChildKind, ObservedChild, ObservedGateway, ObservedPod
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.reflector import ObjectKey, Reflector
@@ -48,6 +50,13 @@ class ClusterView:
             )
             for kind in _WATCHED
         }
+        self.gateway_api = OptionalKinds(
+            client,
+            {kind: (CHILD_RESOURCES[kind], self._children[kind]) for kind in ROUTE_KINDS},
+            label_selector=_SELECTOR,
+            is_wanted=lambda: any(True for _ in self._routed()),
+            on_change=self._gateway_api_changed,
+        )
         self._pods: Reflector[tuple[str, ObservedPod]] = Reflector(
             client,
             resources.PODS,
@@ -68,8 +77,9 @@ class ClusterView:
 
     @property
     def reflectors(self) -> Iterable[Reflector[Any]]:
-        """What has to run for this view to be true."""
-        return (*self._children.values(), self._pods, self._gateways, self._nodes)
+        """What has to run for this view to be true; `gateway_api` runs those of kinds that a cluster need not know."""
+        children = (reflector for kind, reflector in self._children.items() if kind not in ROUTE_KINDS)
+        return (*children, self._pods, self._gateways, self._nodes)
 
     async def synced(self) -> None:
         """Wait until every resource has been listed once."""
@@ -158,6 +168,14 @@ class ClusterView:
         """Every pod and the ModelDeployment that its label names; not to be walked over an await."""
         for (namespace, _), (owner, observed) in self._pods.items():
             yield (namespace, owner), observed
+
+    def _routed(self) -> Iterator[ObjectKey]:
+        """The objects that ask for routes of the Gateway API."""
+        return (key for key, owner in self._objects.items() if wanted_kinds(owner))
+
+    def _gateway_api_changed(self) -> None:
+        for owner in tuple(self._routed()):
+            self._on_change(owner)
 
     def _gateway_changed(self, key: ObjectKey, *_: ObservedGateway | None) -> None:
         """Every object's slice lists the gateways."""

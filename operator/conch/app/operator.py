@@ -42,6 +42,9 @@ _EDGE_LIST_SECONDS = 2.0
 
 _BURST_SECONDS = 0.1
 
+_GATEWAY_API_SECONDS = 3.0
+"""How long a new leader waits to learn whether the cluster has the Gateway API."""
+
 _GATEWAYS_SECONDS = 3.0
 """How long a new leader waits for the gateways' first words."""
 
@@ -129,6 +132,7 @@ class Operator:
             loop.add_signal_handler(number, stop.set)
         async with self._health:
             tasks = [asyncio.create_task(reflector.run()) for reflector in self._view.reflectors]
+            tasks.append(asyncio.create_task(self._view.gateway_api.run()))
             tasks.append(asyncio.create_task(supervise("edge", self._edge, clock=monotonic)))
             election = asyncio.create_task(self._leadership.run(self._lead))
             stopped = asyncio.create_task(stop.wait())
@@ -218,6 +222,9 @@ class Operator:
         metrics.LEADING.set(1)
         try:
             await self._view.synced()
+            with suppress(TimeoutError):
+                # Without it an object that has routes would be called not ready until they are seen.
+                await asyncio.wait_for(self._view.gateway_api.looked.wait(), _GATEWAY_API_SECONDS)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._reports.run())
                 group.create_task(self._gateways.run())

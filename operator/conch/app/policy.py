@@ -9,7 +9,9 @@ from conch.settings import OperatorSettings
 def installation_policy(settings: OperatorSettings, *, namespace: str) -> InstallationPolicy:
     """The planner's view of the settings; `namespace` is the operator's own."""
     pods, cache, network = settings.model_pods, settings.model_cache, settings.network_policy
-    access = NetworkAccess(namespace=namespace, metrics_from=network.metrics_from)
+    access = NetworkAccess(
+        namespace=namespace, metrics_from=network.metrics_from, gateway_api_from=network.gateway_api_from
+    )
     return InstallationPolicy(
         triton_image=settings.images.triton,
         agent_image=settings.images.agent,

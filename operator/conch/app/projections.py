@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from conch.api import names, pod
 from conch.api.instances import INSTANCES_MOST
+from conch.app.route_projection import parent_verdicts, route_weights
 from conch.core.desired.model_cache import cache_claim
 from conch.core.desired.object import owned_fields_hash
 from conch.core.desired.workload_record import read_record
@@ -21,6 +22,7 @@ from conch.core.observed import (
     ObservedGateway,
     ObservedPod,
     ObservedRecord,
+    ObservedRoute,
     ObservedService,
     ObservedSlice,
 )
@@ -33,6 +35,8 @@ CHILD_RESOURCES: Final[Mapping[ChildKind, Resource]] = {
     ChildKind.CONTROLLER_REVISION: resources.CONTROLLER_REVISIONS,
     ChildKind.DEPLOYMENT: resources.DEPLOYMENTS,
     ChildKind.ENDPOINT_SLICE: resources.ENDPOINT_SLICES,
+    ChildKind.GRPC_ROUTE: resources.GRPC_ROUTES,
+    ChildKind.HTTP_ROUTE: resources.HTTP_ROUTES,
     ChildKind.NETWORK_POLICY: resources.NETWORK_POLICIES,
     ChildKind.POD_DISRUPTION_BUDGET: resources.POD_DISRUPTION_BUDGETS,
     ChildKind.SECRET: resources.SECRETS,
@@ -79,6 +83,13 @@ def project_child(kind: ChildKind, live: Mapping[str, Any]) -> ObservedChild:
                 return ObservedChild(**common)
         case ChildKind.SERVICE:
             return ObservedService(**common, selects=bool(live.get("spec", {}).get("selector")))
+        case ChildKind.HTTP_ROUTE | ChildKind.GRPC_ROUTE:
+            return ObservedRoute(
+                **common,
+                generation=metadata.get("generation", 0),
+                weights=route_weights(live),
+                verdicts=parent_verdicts(live),
+            )
         case ChildKind.ENDPOINT_SLICE:
             labels = metadata.get("labels", {})
             return ObservedSlice(

@@ -155,7 +155,7 @@ class Reconciler:
             pods.append(
                 replace(pod, report=answer.report, key_refused=answer.key_refused, agent_unreachable=answer.unreachable)
             )
-        gateways = self._gateways.seen(key)
+        gateways, mode = self._gateways.seen(key), mode_of(owner)
         seen = Observed(
             children=self._view.children(key),
             pods=tuple(pods),
@@ -163,11 +163,13 @@ class Reconciler:
             refusals=dict(facts.refusals),
             secret_known=facts.secret_known,
             gateways=gateways,
-            port=self._view.ports.port_of(owner) if mode_of(owner) is GatewayMode.GATEWAY else None,
+            port=self._view.ports.port_of(owner) if mode is GatewayMode.GATEWAY else None,
             scaling=self._autoscaler.scaling(owner),
+            absent_kinds=self._view.gateway_api.absent_kinds,
         )
         observed = as_they_serve(seen, owner.status)
-        return replace(observed, window=self._samples.read(owner.uid, gateways, observed.pods))
+        by_pods = mode is GatewayMode.GATEWAY_API
+        return replace(observed, window=self._samples.read(owner.uid, gateways, observed.pods, by_pods=by_pods))
 
     async def _write_status(self, key: ObjectKey, owner: ModelDeployment, status: ModelDeploymentStatus) -> bool:
         """Write the status this plan was made from and for; False when the object has moved on meanwhile."""

@@ -38,12 +38,17 @@ class SampleBook:
         """The object is gone, or nothing of it is judged."""
         self._windows.pop(uid, None)
 
-    def read(self, uid: str, gateways: Iterable[ObservedGateway], pods: Iterable[ObservedPod]) -> ObservedWindow | None:
-        """The window with what was counted by now; None where none is open."""
+    def read(
+        self, uid: str, gateways: Iterable[ObservedGateway], pods: Iterable[ObservedPod], *, by_pods: bool = False
+    ) -> ObservedWindow | None:
+        """The window with what was counted by now; None where none is open.
+
+        `by_pods`: requests do not come through Conch's gateways, so that only Triton itself counts them.
+        """
         window = self._windows.get(uid)
         if window is None:
             return None
-        for source, now in (*_of_gateways(gateways), *_of_pods(pods)):
+        for source, now in (*(() if by_pods else _of_gateways(gateways)), *_of_pods(pods, requests=by_pods)):
             before = window.before.get(source)
             # A counter may fall for a moment (a request is sent again); what it grew before is not counted twice.
             window.before[source] = now if before is None else _most(before, now)
@@ -69,12 +74,23 @@ def _counted(traffic: WorkloadTraffic) -> Samples:
     )
 
 
-def _of_pods(pods: Iterable[ObservedPod]) -> Iterator[tuple[_Source, Samples]]:
+def _of_pods(pods: Iterable[ObservedPod], *, requests: bool) -> Iterator[tuple[_Source, Samples]]:
     for pod in pods:
         told = pod.report.inference if pod.report else None
-        if told is not None:
-            counted = Samples(queued_requests=told.requests, queue_seconds=told.queue_seconds)
-            yield (pod.uid, told.epoch, pod.workload), counted
+        if told is None or (requests and _replays_golden_set(pod)):
+            continue
+        counted = Samples(
+            requests=told.requests + told.failures if requests else 0,
+            failures=told.failures if requests else 0,
+            queued_requests=told.requests,
+            queue_seconds=told.queue_seconds,
+        )
+        yield (pod.uid, told.epoch, pod.workload), counted
+
+
+def _replays_golden_set(pod: ObservedPod) -> bool:
+    """Whether what its Triton counts now are its own agent's requests."""
+    return pod.report is not None and pod.report.replays_golden_set and pod.report.golden is None
 
 
 def _most(one: Samples, other: Samples) -> Samples:

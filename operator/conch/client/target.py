@@ -106,8 +106,8 @@ def choose_gateway(owner: ModelDeployment, pods: Iterable[Json], *, namespace: s
     """A ready gateway, and the object's port on it. Raises ClientError."""
     if owner.status.gateway is None:
         raise ClientError(
-            f"{owner.namespace}/{owner.name} has no port on the gateways: its gateway.mode is Direct, or the operator "
-            f"has not given it one yet ({_why(owner)} tells). Without --via-gateway a pod of it is asked."
+            f"{owner.namespace}/{owner.name} has no port on the gateways: its gateway.mode is not Gateway, or the "
+            f"operator has not given it one yet ({_why(owner)} tells). Without --via-gateway a pod of it is asked."
         )
     serving = [pod for pod in map(project_pod, pods) if _serves(pod)]
     if not serving:

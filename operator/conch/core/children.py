@@ -14,12 +14,14 @@ from conch.core.desired.disruption_budget import disruption_budget
 from conch.core.desired.gateway_slice import gateway_slice
 from conch.core.desired.network_policy import network_policy
 from conch.core.desired.object import DesiredObject
+from conch.core.desired.route import grpc_route, http_route
 from conch.core.desired.service import direct_service, gateway_service, workload_service
 from conch.core.desired.workload_record import new_record, workload_record
 from conch.core.exposure import Exposure
+from conch.core.gateway_api import is_served, wanted_kinds, weights_of
 from conch.core.observed import ChildId, ChildKind, Observed, ObservedAssignment, WorkloadRecord
 from conch.core.pinning import pin_of
-from conch.core.policy import InstallationPolicy
+from conch.core.policy import InstallationPolicy, NetworkAccess
 from conch.core.revision import revision_of
 from conch.core.routing import Routing
 from conch.core.source_refusal import source_refusal
@@ -76,7 +78,7 @@ def desired_children(
     objects: list[DesiredObject] = []
     if policy.network_access is not None:
         # Before any pod is there, and open before the Service leads to pods.
-        objects.append(network_policy(owner, policy.network_access, to_all_clients=routing.exposure.opens_pods))
+        objects.append(_network_policy(owner, policy.network_access, routing))
     objects += [workload_record(owner, record) for record in records]
     by_workload = {record.workload: record for record in records}
     for home, asked in routing.replicas.items():
@@ -88,12 +90,19 @@ def desired_children(
         if assigned := _assigned(owner, home, tenants, by_workload, routing, policy, observed):
             objects.append(assigned)
         objects.append(deployment(owner, maker, template_of(owner, maker, observed, now), asked))
-    if routing.exposure.port is not None:
+    if routing.exposure.port is not None or routing.by_routes:
         objects += [workload_service(owner, home) for home in routing.homes]
     objects += _address(owner, succession, routing.exposure)
+    objects += _routes(owner, succession, routing, observed)
     if replicas > 0:
         objects += _disruption_budgets(owner, succession, routing)
     return tuple(objects)
+
+
+def _network_policy(owner: ModelDeployment, access: NetworkAccess, routing: Routing) -> DesiredObject:
+    """In mode GatewayAPI for the platform's Gateways, where the installation says which pods these are."""
+    named = access.gateway_api_from if routing.by_routes else ()
+    return network_policy(owner, access, to_all_clients=routing.exposure.opens_pods and not named, clients=named)
 
 
 def _assigned(
@@ -141,6 +150,24 @@ def _address(owner: ModelDeployment, succession: Succession, exposure: Exposure)
     if exposure.port is not None and exposure.listed is not None:
         objects.append(gateway_slice(owner, exposure.port, exposure.listed))
     return objects
+
+
+def _routes(
+    owner: ModelDeployment, succession: Succession, routing: Routing, observed: Observed
+) -> list[DesiredObject]:
+    """The routes of the Gateway API that the spec asks for, of the kinds that the cluster is known to have."""
+    if isinstance(owner.spec, InvalidSpec):
+        return []
+    kinds = [kind for kind in wanted_kinds(owner) if is_served(kind, observed)]
+    weights = weights_of(succession.workloads, routing.traffic)
+    versions = [served.version for served in succession.workloads]
+    return [
+        grpc_route(owner, owner.spec, weights)
+        if kind is ChildKind.GRPC_ROUTE
+        else http_route(owner, owner.spec, weights, versions)
+        for kind in kinds
+        if weights
+    ]
 
 
 def _instances(owner: ModelDeployment, home: str, observed: Observed) -> int | None:

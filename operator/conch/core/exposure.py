@@ -9,6 +9,9 @@ From one form to the other the new way is there before the old one goes:
 
 The second begins after a rollout, never in its middle: see traffic_split.py.
 
+In mode GatewayAPI the Service is the same as in mode Direct, for whoever calls from within the cluster; the routes of
+the platform's Gateways stand beside it (gateway_api.py) and are there, or gone, with the mode.
+
 Where NetworkPolicies are kept, pods are open to all clients before the Service selects them. They stay so when it no
 longer does, until the last of them has ended: clients go on with the connections that they have to these.
 """
@@ -25,7 +28,7 @@ from conch.core.observed import ChildId, ChildKind, Observed, ObservedService, O
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.verified import ready_pods
 from conch.core.succession import Succession
-from conch.core.traffic_split import splits_traffic
+from conch.core.traffic_split import stays_with_gateways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +75,8 @@ def expose(
     ours = _our_slice(owner, observed)
     selects = service is not None and service.selects
     before = owner.status.gateway
-    if mode is GatewayMode.DIRECT:
-        return _direct(owner, succession, observed, before, ours, policy=policy, now=now)
+    if mode is not GatewayMode.GATEWAY:
+        return _direct(owner, mode, succession, observed, before, ours, policy=policy, now=now)
     port = observed.port
     if port is None:
         return Exposure(mode=mode, selects_pods=selects, port=None, listed=None, opens_pods=selects)
@@ -105,6 +108,7 @@ def expose(
 
 def _direct(
     owner: ModelDeployment,
+    mode: GatewayMode,
     succession: Succession,
     observed: Observed,
     before: GatewayStatus | None,
@@ -113,15 +117,15 @@ def _direct(
     policy: InstallationPolicy,
     now: datetime,
 ) -> Exposure:
-    """The next step towards mode Direct, for which the pods are open at once."""
+    """The next step towards a mode without Conch's gateways, for which the pods are open at once."""
     step = Exposure(
-        mode=GatewayMode.DIRECT,
+        mode=mode,
         selects_pods=True,
         port=before.port if before else None,
         listed=None,
         opens_pods=True,
     )
-    if before and splits_traffic(owner, observed, under_way=succession.under_way is not None):
+    if before and stays_with_gateways(owner, observed, under_way=succession.under_way is not None):
         return replace(step, selects_pods=False, listed=_listed(observed, ours))
     if ours is not None:
         keep = not _pods_are_listed(owner, succession, observed)

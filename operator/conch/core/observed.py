@@ -24,10 +24,16 @@ class ChildKind(StrEnum):
     CONTROLLER_REVISION = "ControllerRevision"
     DEPLOYMENT = "Deployment"
     ENDPOINT_SLICE = "EndpointSlice"
+    GRPC_ROUTE = "GRPCRoute"
+    HTTP_ROUTE = "HTTPRoute"
     NETWORK_POLICY = "NetworkPolicy"
     POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
     SECRET = "Secret"  # noqa: S105 - a kind, not a secret
     SERVICE = "Service"
+
+
+ROUTE_KINDS: Final = (ChildKind.HTTP_ROUTE, ChildKind.GRPC_ROUTE)
+"""Of the Gateway API, which a cluster need not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -118,6 +124,34 @@ class ObservedSlice(ObservedChild):
     def is_left_behind_without_selector(self) -> bool:
         """Whether one of Kubernetes' controllers made it, which keeps it no longer once a Service selects nothing."""
         return self.managed_by in _SLICE_CONTROLLERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentVerdict:
+    """What a Gateway's controller says of a route that names this Gateway."""
+
+    name: str
+    namespace: str
+    section_name: str | None
+    port: int | None
+    generation: int
+    """Of the route, that the controller speaks of: the oldest that any of its conditions is about."""
+    accepts: bool
+    """Whether it says that the Gateway takes the whole route, and finds all that the route sends to."""
+    reason: str = ""
+    """Why it does not, by its own name for that."""
+    message: str = ""
+    """And in its own words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRoute(ObservedChild):
+    """An HTTPRoute or a GRPCRoute."""
+
+    generation: int
+    weights: Mapping[str, int]
+    """By the name of the Service; empty where its rules do not agree."""
+    verdicts: tuple[ParentVerdict, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +288,8 @@ class Observed:
     created or found the admin-key Secret: Secrets can be neither read nor watched (least privilege). `port` is the one
     that the object has or may have on the gateways, None when all are taken. `window` is the one in which its candidate
     is judged, as long as this process has one open for the object. `scaling` is what the autoscaler decided last, None
-    where it has not looked yet.
+    where it has not looked yet. `absent_kinds` are the kinds of children that this cluster does not know, None as long
+    as nobody could look.
     """
 
     children: Mapping[ChildId, ObservedChild] = field(default_factory=lambda: MappingProxyType({}))
@@ -268,6 +303,7 @@ class Observed:
     scaling: ScalingView | None = None
     homes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The workloads whose pods are another one's -> that one (in_place.py)."""
+    absent_kinds: frozenset[ChildKind] | None = None
 
     @property
     def slices(self) -> tuple[ObservedSlice, ...]:

@@ -8,7 +8,6 @@ from typing import Final
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.acknowledgement import acknowledged_by_heard
 from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, TellPin, TellTurn
 from conch.core.autoscaling import autoscaled
 from conch.core.cache_fallback import decided_after
@@ -18,6 +17,7 @@ from conch.core.desired.object import DesiredObject
 from conch.core.evictions import given_up_after
 from conch.core.fetch_progress import FETCH_REPORT_INTERVAL
 from conch.core.findings.scheduler import silence_due_after
+from conch.core.following import followed_by_heard
 from conch.core.history import kept_records, remembered, spec_with, to_go_back_to
 from conch.core.in_place import as_they_serve, shares_home
 from conch.core.observed import ChildKind, Observed, WorkloadRecord
@@ -106,7 +106,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
             *removals(owner, observed, succession, routing, desired, _kept(owner, records, succession)),
             *_pin_orders(observed, succession),
             *_turn_orders(observed, succession, routing),
-            *(_windows(observed, succession) if routing.exposure.port is not None else ()),
+            *(_windows(observed, succession) if routing.exposure.port is not None or routing.by_routes else ()),
         )
     )
     unwatched = bool(situation.unwritten & (observed.strangers.keys() | observed.refusals.keys()))
@@ -182,8 +182,7 @@ def _kept(owner: ModelDeployment, records: tuple[WorkloadRecord, ...], successio
 def _succession(
     owner: ModelDeployment, obeyed: Obeyed, observed: Observed, policy: InstallationPolicy, now: datetime
 ) -> Succession:
-    status = owner.status
-    acknowledged = acknowledged_by_heard(status, observed)
+    acknowledged = followed_by_heard(owner, observed)
     if isinstance(owner.spec, InvalidSpec):
         return without_spec(owner, obeyed, observed, acknowledged=acknowledged, policy=policy, now=now)
     return succeed(

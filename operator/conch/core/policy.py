@@ -25,6 +25,8 @@ class NetworkAccess:
     """The installation's own, in which operator and gateways run."""
     metrics_from: tuple[NetworkPeer, ...] = ()
     """Who may read Triton's metrics."""
+    gateway_api_from: tuple[NetworkPeer, ...] = ()
+    """Who may call models of gateway.mode GatewayAPI; nobody named: everyone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

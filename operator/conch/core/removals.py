@@ -3,10 +3,10 @@
 from collections.abc import Set
 
 from conch.api import names
-from conch.api.model_deployment import ModelDeployment
+from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.core.actions import Delete, DeleteEndpoints
 from conch.core.desired.object import DesiredObject
-from conch.core.observed import ChildId, ChildKind, Observed, ObservedChild
+from conch.core.observed import ROUTE_KINDS, ChildId, ChildKind, Observed, ObservedChild, ObservedRoute
 from conch.core.routing import Routing
 from conch.core.succession import Succession
 
@@ -34,8 +34,21 @@ def removals(
     in_use = {names.workload_object(owner.name, home) for home in routing.homes}
     records = in_use | {names.workload_object(owner.name, workload) for workload in workloads}
 
+    # Gateways would answer what they send to a Service that is gone with errors.
+    routed_to = {
+        service
+        for live in observed.children.values()
+        if isinstance(live, ObservedRoute) and live.belongs_to(owner.uid)
+        for service in live.weights
+    }
+
     def unwanted(live: ObservedChild) -> bool:
         if live.id in wanted or live.deleting or not live.belongs_to(owner.uid):
+            return False
+        if live.id.kind in ROUTE_KINDS:
+            # What it should say cannot be told where the spec cannot be read.
+            return not isinstance(owner.spec, InvalidSpec)
+        if live.id.kind is ChildKind.SERVICE and live.id.name in routed_to:
             return False
         if live.id.kind in (ChildKind.POD_DISRUPTION_BUDGET, ChildKind.ENDPOINT_SLICE, ChildKind.NETWORK_POLICY):
             return True

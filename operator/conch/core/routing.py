@@ -7,9 +7,10 @@ from datetime import datetime
 from conch.api.model_deployment import ModelDeployment
 from conch.api.rollout import RolloutStatus
 from conch.api.spec import ModelDeploymentSpec
-from conch.api.status import GatewayStatus, TrafficShare
-from conch.core.acknowledgement import acknowledged
+from conch.api.status import GatewayStatus, ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.exposure import Exposure, expose
+from conch.core.following import followed
+from conch.core.gateway_api import has_routes
 from conch.core.held_back import NOBODY, held_back
 from conch.core.in_place import Turns, shares_home, take_turns, yet_to_turn
 from conch.core.observed import Observed
@@ -34,6 +35,8 @@ class Routing:
     traffic: tuple[TrafficShare, ...]
     gateway: GatewayStatus | None
     """The object's place at the gateways; None where they have nothing to do with it."""
+    by_routes: bool = False
+    """Whether requests come by routes of the Gateway API."""
 
     @property
     def retiring(self) -> tuple[str, ...]:
@@ -57,12 +60,13 @@ def route(
 ) -> Routing:
     """The next step of everything that requests depend on; `replicas` is how many pods the object is to have."""
     status = owner.status
-    everywhere = acknowledged(status, observed)
+    everywhere = followed(owner, observed)
     exposure = expose(owner, succession, observed, acknowledged=everywhere, policy=policy, now=now)
     spec = owner.spec if isinstance(owner.spec, ModelDeploymentSpec) else None
-    # A Service on the pods themselves sends to each that is ready.
+    # A Service on the pods themselves sends to each that is ready, and so do Gateways that take theirs from a Service.
     through_gateways = exposure.port is not None
     held = held_back(status, succession, observed, golden_policy(spec) if spec else None) if through_gateways else {}
+    by_routes = has_routes(owner, observed)
     turns = _turns(owner, succession, replicas, held, observed, acknowledged=everywhere, policy=policy, now=now)
     if turns is not None:
         succession = replace(succession, rollout=turns.rollout)
@@ -71,7 +75,7 @@ def route(
         staffings = {
             served.workload: staff(
                 served.workload,
-                succession.replicas_of(served, replicas),
+                _replicas_of(served, succession, replicas, status, by_routes=by_routes, everywhere=everywhere),
                 share_of(status, served.workload),
                 observed,
                 held=held.get(served.workload, NOBODY) | yet_to_turn(served, observed),
@@ -84,7 +88,16 @@ def route(
             for served in succession.workloads
         }
         asked = {served.home: staffings[served.workload].replicas for served in succession.workloads}
-    traffic = share_out(status, succession, staffings, observed, acknowledged=everywhere, policy=policy, now=now)
+    traffic = share_out(
+        status,
+        succession,
+        staffings,
+        observed,
+        drains=status.gateway is not None or by_routes,
+        acknowledged=everywhere,
+        policy=policy,
+        now=now,
+    )
     gateway = None
     if exposure.port is not None:
         settings = spec.gateway if spec else None
@@ -101,7 +114,29 @@ def route(
         rollout=succession.rollout,
         traffic=traffic,
         gateway=gateway,
+        by_routes=by_routes,
     )
+
+
+def _replicas_of(
+    served: ServedRevision,
+    succession: Succession,
+    replicas: int,
+    status: ModelDeploymentStatus,
+    *,
+    by_routes: bool,
+    everywhere: bool,
+) -> int:
+    """How many pods a revision is to have: the last one stays until no Gateway sends it anything any more.
+
+    Gateways answer with errors what a route gives to a workload without servers. Where it keeps its weight without any
+    (suspended, recreated), that is meant.
+    """
+    wanted = succession.replicas_of(served, replicas)
+    share = share_of(status, served.workload)
+    if wanted or not by_routes or share is None or succession.weight_of(served):
+        return wanted
+    return 1 if share.weight or not everywhere else 0
 
 
 def _turns(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from conch.api import names, pod
+from conch.api import names
 from conch.api.assignment import AgentPhase
 from conch.api.gpu import Gpu
 from conch.api.model_deployment import ModelDeployment
@@ -19,6 +19,7 @@ from conch.api.status import (
     ServedRevision,
 )
 from conch.api.types import bounded, timestamp
+from conch.core.addresses import addresses
 from conch.core.autoscaling import autoscaling_of, autoscaling_status
 from conch.core.cache_status import cache_status
 from conch.core.fetch_progress import fetch_progress
@@ -35,9 +36,7 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
     owner, succession = situation.owner, situation.succession
     finding = first_finding(situation)
     observed = situation.observed
-    # The pods' own ports, which a Service that selects them leads to, have no certificate.
-    is_tls = situation.policy.gateway_tls and not situation.routing.exposure.selects_pods
-    host = f"{names.service(owner.name)}.{owner.namespace}.svc"
+    url, grpc_url = addresses(situation)
     return ModelDeploymentStatus(
         observed_generation=owner.generation,
         conditions=_conditions(situation, finding, now),
@@ -45,8 +44,8 @@ def render_status(situation: Situation, now: datetime) -> ModelDeploymentStatus:
         ready_replicas=sum(len(ready_pods(served, observed)) for served in succession.workloads),
         desired_replicas=situation.desired_replicas,
         selector=_selector(owner),
-        url=f"{'https' if is_tls else 'http'}://{host}:{pod.HTTP_PORT}",
-        grpc_url=f"{'grpcs://' if is_tls else ''}{host}:{pod.GRPC_PORT}",
+        url=url,
+        grpc_url=grpc_url,
         stable=succession.stable,
         candidate=succession.candidate,
         rollout=situation.routing.rollout,

@@ -259,8 +259,7 @@ def _misfit(
     """Why pods cannot change in place, where it is asked for or may be what is left; None while that is open."""
     if spec.rollout.strategy not in (Strategy.AUTO, Strategy.IN_PLACE):
         return f"rollout.strategy is {spec.rollout.strategy}"
-    through_gateways = splits_traffic(owner, observed, under_way=True)
-    return misfit(owner, spec, stable, observed, through_gateways=through_gateways, policy=policy)
+    return misfit(owner, spec, stable, observed, policy=policy)
 
 
 def _go_on(

@@ -25,11 +25,14 @@ def share_out(
     staffings: Mapping[str, Staffing],
     observed: Observed,
     *,
+    drains: bool,
     acknowledged: bool,
     policy: InstallationPolicy,
     now: datetime,
 ) -> tuple[TrafficShare, ...]:
     """What each revision is to have; nothing new to those before them, which stay until they are drained.
+
+    `drains`: whether there is anybody by whom they are sent requests, and who has to learn that they get none.
 
     A revision has no share before it gets traffic: its pods may be ready and not be verified yet.
     """
@@ -40,8 +43,8 @@ def share_out(
         for served in succession.workloads
         if (before := share_of(status, served.workload)) or succession.is_due(served)
     ]
-    if status.gateway is None:
-        # No gateway ever sent anything to those before them.
+    if not drains:
+        # Nobody ever sent anything to those before them by weight.
         return _most_first(shares)
     named = {served.workload for served in succession.workloads}
     retiring = []

@@ -1,21 +1,27 @@
-"""Whether an object's traffic can be split between two revisions: only gateways do that by weight."""
+"""Whether an object's traffic can be split between two revisions: a plain Service does not go by weight."""
 
 from conch.api import names
 from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.core.gateway_api import has_routes
 from conch.core.observed import ChildId, ChildKind, Observed, ObservedService
 
 
 def splits_traffic(owner: ModelDeployment, observed: Observed, *, under_way: bool) -> bool:
-    """Whether requests go through gateways: in mode Gateway, and until the end of a rollout that began in it.
+    """Whether requests go by weight: in modes Gateway and GatewayAPI, and until the end of a rollout that began so."""
+    if isinstance(owner.spec, InvalidSpec):
+        return owner.status.gateway is not None or has_routes(owner, observed)
+    if owner.spec.gateway.mode is not GatewayMode.DIRECT:
+        return True
+    return stays_with_gateways(owner, observed, under_way=under_way)
+
+
+def stays_with_gateways(owner: ModelDeployment, observed: Observed, *, under_way: bool) -> bool:
+    """Whether the Service goes on leading to Conch's gateways although another mode is asked for.
 
     A Service can select the pods of one workload only, and in the middle of a rollout neither may have enough of them
-    for all of the traffic. So an edit to mode Direct waits for the end, but for one whose Service selects already.
+    for all of the traffic. So an edit to another mode waits for the end, but for one whose Service selects already.
     """
-    if isinstance(owner.spec, InvalidSpec):
-        return owner.status.gateway is not None
-    if owner.spec.gateway.mode is GatewayMode.GATEWAY:
-        return True
     gateway = owner.status.gateway
     leads_there = gateway is not None and gateway.unlisted_since is None
     return under_way and leads_there and not _selects(owner, observed)

@@ -87,6 +87,13 @@ class Reflector(Generic[Projection]):
         if _version(live) > max(self._versions.get(key, 0), self._removed.get(key, 0)):
             self._set(key, live)
 
+    def clear(self) -> None:
+        """Forget everything: the API server no longer knows this resource. Not while it runs."""
+        self.synced.clear()
+        for gone in tuple(self._objects):
+            self._remove(gone)
+        self._removed.clear()
+
     async def run(self) -> None:
         """Reflect until cancelled. Faults of any kind are waited out with jittered back-off."""
         # A list that works says nothing of the watch, nor do lists that failed before it.

@@ -36,6 +36,9 @@ ENDPOINTS: Final = Resource(group="", version="v1", plural="endpoints", kind="En
 NETWORK_POLICIES: Final = Resource(
     group="networking.k8s.io", version="v1", plural="networkpolicies", kind="NetworkPolicy"
 )
+HTTP_ROUTES: Final = Resource(group="gateway.networking.k8s.io", version="v1", plural="httproutes", kind="HTTPRoute")
+GRPC_ROUTES: Final = Resource(group="gateway.networking.k8s.io", version="v1", plural="grpcroutes", kind="GRPCRoute")
+"""Of the Gateway API, which a cluster need not have; both since its version 1.1."""
 POD_DISRUPTION_BUDGETS: Final = Resource(
     group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
 )

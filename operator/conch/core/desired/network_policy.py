@@ -4,20 +4,24 @@ from typing import Any
 
 from conch.api import names, pod
 from conch.api.model_deployment import ModelDeployment
+from conch.api.network_peer import NetworkPeer
 from conch.core.desired.object import DesiredObject, child
 from conch.core.observed import ChildKind
 from conch.core.policy import NetworkAccess
 
 
-def network_policy(owner: ModelDeployment, access: NetworkAccess, *, to_all_clients: bool) -> DesiredObject:
+def network_policy(
+    owner: ModelDeployment, access: NetworkAccess, *, to_all_clients: bool, clients: tuple[NetworkPeer, ...] = ()
+) -> DesiredObject:
     """Of all pods of the object.
 
-    Triton is for the gateways, or `to_all_clients` without them; the agent is for the operator. The kubelet is not
-    named: what comes from a pod's own node is always let in. Nothing is said of what pods may connect to.
+    Triton is for the gateways and the `clients` besides, or `to_all_clients`; the agent is for the operator. The
+    kubelet is not named: what comes from a pod's own node is always let in. Nothing is said of what pods may connect
+    to.
     """
-    clients = [] if to_all_clients else [_pods_of_conch(access, names.GATEWAY_LABELS)]
+    gateways = [_pods_of_conch(access, names.GATEWAY_LABELS), *(peer.to_wire() for peer in clients)]
     rules = [
-        _rule(pod.HTTP_PORT, pod.GRPC_PORT, peers=clients),
+        _rule(pod.HTTP_PORT, pod.GRPC_PORT, peers=[] if to_all_clients else gateways),
         _rule(pod.AGENT_PORT, peers=[_pods_of_conch(access, names.OPERATOR_LABELS)]),
     ]
     if access.metrics_from:

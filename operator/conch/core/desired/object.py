@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from conch.api import names
 from conch.api.canonical import canonical_hash
+from conch.api.gateway_api import GATEWAY_API_VERSION
 from conch.api.model_deployment import ModelDeployment
 from conch.core.observed import ChildId, ChildKind
 
@@ -15,6 +16,8 @@ _API_VERSIONS: Final[Mapping[ChildKind, str]] = {
     ChildKind.CONTROLLER_REVISION: "apps/v1",
     ChildKind.DEPLOYMENT: "apps/v1",
     ChildKind.ENDPOINT_SLICE: "discovery.k8s.io/v1",
+    ChildKind.GRPC_ROUTE: GATEWAY_API_VERSION,
+    ChildKind.HTTP_ROUTE: GATEWAY_API_VERSION,
     ChildKind.NETWORK_POLICY: "networking.k8s.io/v1",
     ChildKind.POD_DISRUPTION_BUDGET: "policy/v1",
     ChildKind.SECRET: "v1",

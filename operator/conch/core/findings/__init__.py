@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from conch.core.finding import Finding
-from conch.core.findings import children, gateways, model, pods, rollout, scheduler, spec
+from conch.core.findings import children, gateways, model, pods, rollout, routes, scheduler, spec
 from conch.core.situation import Situation
 
 Check = Callable[[Situation], Finding | None]
@@ -20,6 +20,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     rollout.revision_is_not_rejected,
     rollout.the_way_back_is_over,
     gateways.a_port_is_free,
+    routes.gateway_api_is_installed,
     children.names_are_free,
     children.admin_key_is_ours,
     children.children_are_accepted,
@@ -41,6 +42,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     rollout.the_rollout_is_over,
     gateways.gateways_are_there,
     gateways.gateways_route,
+    routes.gateways_accept_the_routes,
     gateways.service_sends_to_it,
 )
 

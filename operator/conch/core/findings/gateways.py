@@ -3,9 +3,9 @@
 from conch.api import gateway_pod
 from conch.api.gateway import GatewayMode
 from conch.api.reasons import Reason
-from conch.api.status import ConditionStatus, ConditionType, TrafficShare
 from conch.core.acknowledgement import lagging
 from conch.core.finding import UNREACHABLE, Finding, progressing, stalled
+from conch.core.findings.routes import changes_nothing_of_note, gateway_api_is_installed, routes_finding
 from conch.core.observed import ChildKind
 from conch.core.situation import Situation
 
@@ -42,14 +42,7 @@ def gateways_route(situation: Situation) -> Finding | None:
     finding = _every_gateway_follows(situation)
     if finding is None or finding.reason is not Reason.ROUTING:
         return finding
-    # A change that moves no traffic to another revision (a pod that leaves, a time-out) makes nothing less ready.
-    before, after = situation.owner.status, situation.routing.traffic
-    was_ready = (ready := before.condition(ConditionType.READY)) is not None and ready.status is ConditionStatus.TRUE
-    return None if was_ready and _weights(before.traffic) == _weights(after) else finding
-
-
-def _weights(traffic: tuple[TrafficShare, ...]) -> dict[str, int]:
-    return {share.workload: share.weight for share in traffic if share.weight}
+    return None if changes_nothing_of_note(situation) else finding
 
 
 def service_sends_to_it(situation: Situation) -> Finding | None:
@@ -58,7 +51,7 @@ def service_sends_to_it(situation: Situation) -> Finding | None:
         if child.kind is ChildKind.SERVICE or (child.kind is ChildKind.ENDPOINT_SLICE and not _is_answered(situation)):
             return progressing(Reason.PROGRESSING, f"{child} is being written.")
     exposure = situation.routing.exposure
-    if exposure.selects_pods is not (exposure.mode is GatewayMode.DIRECT):
+    if exposure.selects_pods is (exposure.mode is GatewayMode.GATEWAY):
         return progressing(Reason.ROUTING, f"The Service changes to gateway.mode {exposure.mode}.")
     if exposure.mode is GatewayMode.GATEWAY and not exposure.listed:
         return progressing(Reason.ROUTING, f"No gateway is known to listen on its port {exposure.port} yet.")
@@ -75,8 +68,10 @@ def routing_finding(situation: Situation) -> Finding | None:
     """What keeps RoutingSynced from being true: all of the above, and every change however small."""
     return (
         a_port_is_free(situation)
+        or gateway_api_is_installed(situation)
         or gateways_are_there(situation)
         or _every_gateway_follows(situation)
+        or routes_finding(situation)
         or service_sends_to_it(situation)
     )
 

@@ -6,6 +6,7 @@ from typing import Final
 from conch.api import names
 from conch.api.assignment import AgentReport
 from conch.api.canonical import quantity
+from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
@@ -32,7 +33,6 @@ def misfit(
     stable: ServedRevision,
     observed: Observed,
     *,
-    through_gateways: bool,
     policy: InstallationPolicy,
 ) -> str | None:
     """Why the stable revision's pods cannot be changed to what the spec asks for; empty if they can.
@@ -40,8 +40,8 @@ def misfit(
     None as long as an agent was not heard that most likely will be. More than one pod change one after the other, each
     without the model that it had; the only one needs memory for both.
     """
-    if not through_gateways:
-        return "gateway.mode Direct cannot take a pod out of the traffic while it changes"
+    if spec.gateway.mode is not GatewayMode.GATEWAY:
+        return f"gateway.mode {spec.gateway.mode} cannot take a pod out of the traffic while it changes"
     record = observed.record_of(owner.uid, names.workload_object(owner.name, stable.home))
     if record is None or record.pod_template_json != pod_template_json(owner, spec, stable.home, policy):
         return "more than the model changes, so it needs other pods"

@@ -6,6 +6,7 @@ from typing import Final
 
 from conch.api.analysis import Check, GoldenSetPolicy
 from conch.api.assignment import GoldenOutcome
+from conch.api.gateway import GatewayMode
 from conch.api.rollout import CheckResult, Rollout, RolloutPhase, RolloutStatus
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
@@ -186,8 +187,8 @@ def _judged(
     if name is None:
         kept = tuple(check for check in rollout.checks if check.name != _GOLDEN_SET)
         return Verdict.INCONCLUSIVE, (*golden, *kept)
-    if not any(gateway.heard for gateway in observed.gateways):
-        result = CheckResult(name=_TRAFFIC, verdict=Verdict.ERROR, message="no gateway answers the operator")
+    if silence := _silence(spec, candidate, observed):
+        result = CheckResult(name=_TRAFFIC, verdict=Verdict.ERROR, message=silence)
         return Verdict.ERROR, (*golden, result)
     window = observed.window if observed.window and observed.window.name == name else None
     # At a step it has all of them where one pod has taken the place of the only other: that compares nothing.
@@ -210,6 +211,14 @@ def _judged(
     ]
     results = tuple(_result(name, judgement) for name, judgement in judged)
     return combine(judgement for _, judgement in judged), (*golden, *results)
+
+
+def _silence(spec: ModelDeploymentSpec, candidate: ServedRevision, observed: Observed) -> str:
+    """Why nobody tells how requests fare; empty where somebody does."""
+    if spec.gateway.mode is GatewayMode.GATEWAY_API:
+        told = any(pod.report and pod.report.inference for pod in observed.pods_of(candidate.workload))
+        return "" if told or spec.rollout.analysis == () else "no agent of its pods tells what Triton counts"
+    return "" if any(gateway.heard for gateway in observed.gateways) else "no gateway answers the operator"
 
 
 def _compares(check: Check) -> bool:
