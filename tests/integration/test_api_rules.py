@@ -185,6 +185,7 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         (_gateway_api(retries={"attempts": 0}), "leaves requests to the platform's Gateways"),
         (_gateway_api(maxInFlight=5), "leaves requests to the platform's Gateways"),
         (_gateway_api(timeoutSeconds=5), "leaves requests to the platform's Gateways"),
+        ({**_gateway_api(), **_rollout(strategy="InPlace")}, "sends to all pods of a version"),
         (
             {**_gateway_api(), **_rollout(analysis=[{"latency": {"percentile": 95, "maxMilliseconds": 5}}])},
             "remove latency from rollout.analysis",
