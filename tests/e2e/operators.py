@@ -19,6 +19,7 @@ else that the test runs (40 s), the Lease of the dead one runs out (10 s and som
 def kill_operators(cluster: Cluster) -> None:
     """All of them at once. Their processes first: who only loses its pod is told to end, and gives its Lease back."""
     pods = cluster.get("pods", "-n", NAMESPACE, "-l", SELECTOR)["items"]
+    assert pods, "there is no operator to be killed"
     names = [pod["metadata"]["name"] for pod in pods]
     processes = []
     if not existing():

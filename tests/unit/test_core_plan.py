@@ -265,9 +265,9 @@ def test_a_status_with_long_words_of_agents_is_one_that_can_be_read() -> None:
         if pod.workload == world.status.candidate.workload:
             assert pod.report
             failed = pod.report.model_copy(
-                update={"phase": AgentPhase.FAILED, "message": long, "attempts": 3, "golden": None}
+                update={"phase": AgentPhase.FAILED, "message": long, "attempts": 4, "golden": None}
             )
-            world.pods[name] = replace(pod, ready=False, report=failed)
+            world.pods[name] = replace(pod, ready=False, report=failed, created="2025-12-31T00:00:00Z")
     for _ in range(4):
         world.step()
         assert ModelDeploymentStatus.model_validate(world.status.to_wire()) == world.status

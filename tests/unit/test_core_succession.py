@@ -48,7 +48,8 @@ def _pods(served: ServedRevision, count: int = 1, **fields: Any) -> tuple[Observ
         replays_golden_set=True,
         golden=NO_GOLDEN_SET,
     )
-    good = ObservedPod(name="", uid="", workload=served.workload, ready=True, report=report)
+    at = "2026-01-01T11:00:00Z"
+    good = ObservedPod(name="", uid="", workload=served.workload, ready=True, report=report, created=at)
     return tuple(replace(good, name=str(n), uid=f"{served.workload}-{n}", **fields) for n in range(count))
 
 

@@ -32,7 +32,7 @@ def trouble_lasts(pods: Sequence[ObservedPod], now: datetime) -> bool:
     """Whether one of these pods is in trouble that did not pass by itself: what was tried once proves nothing."""
     tried = [pod for pod in pods if _was_tried(pod) and _is_older(pod, _AGENT_PATIENCE, now)]
     old = [pod for pod in pods if _is_older(pod, _PATIENCE, now)]
-    run = [pod if pod in old else _without_first_starts(pod) for pod in pods]
+    run = [pod if _is_older(pod, _PATIENCE, now) else _without_first_starts(pod) for pod in pods]
     return (failed_agent(tried) or missing_image(old) or missing_configuration(old) or crash_loop(run, now)) is not None
 
 
