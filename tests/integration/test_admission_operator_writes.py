@@ -219,9 +219,10 @@ def _make_pod(chart: InstalledChart, name: str, labels: Mapping[str, str] = OUR_
     chart.must("-n", "team", "annotate", "pod", name, "of-another=kept")
 
 
-def test_the_deletion_cost_of_a_models_pod_is_set_changed_and_removed(chart: InstalledChart) -> None:
+def test_the_two_annotations_of_a_models_pod_are_set_changed_and_removed(chart: InstalledChart) -> None:
     _make_pod(chart, "costs")
-    for argument in (f"{DELETION_COST}=-1", f"{DELETION_COST}=5", f"{DELETION_COST}-"):
+    changes = ("conch.dev/change=w2", "conch.dev/change=w3", "conch.dev/change-")
+    for argument in (f"{DELETION_COST}=-1", f"{DELETION_COST}=5", f"{DELETION_COST}-", *changes):
         chart.must("-n", "team", "annotate", "pod", "costs", argument, "--overwrite", by=OPERATOR)
     chart.must("-n", "team", "delete", "pod", "costs", "--now")
     # A pod without any annotation, as the API server stores it.
@@ -250,7 +251,7 @@ def test_nothing_else_of_a_pod_is_changed(chart: InstalledChart, patch: str) -> 
     if chart.run("-n", "team", "get", "pod", name).returncode:
         _make_pod(chart, name)
     answer = chart.run("-n", "team", "patch", "pod", name, "--type=strategic", "-p", patch, by=OPERATOR)
-    _assert_refused(answer, f"only its annotation {DELETION_COST}", policy="conch-operator-pods")
+    _assert_refused(answer, f"only its annotations {DELETION_COST}", policy="conch-operator-pods")
 
 
 @pytest.mark.parametrize("missing", OUR_LABELS)

@@ -245,6 +245,20 @@ def test_what_an_agent_refuses_is_done_with_new_pods() -> None:
     assert len([child for child in world.children if child.kind == "Deployment"]) == 1
 
 
+def test_nobody_is_taken_from_the_traffic_before_it_has_prepared_the_new_version() -> None:
+    world = serving(2)
+    world.brings_changes = False
+    world.edit(**spec(2))
+    live(world, rounds=30)
+    assert world.status.rollout
+    assert world.status.rollout.turned == ()
+    assert [(share.weight, share.draining) for share in world.status.traffic] == [(100, ())]
+    assert {pod.shown_change for pod in world.pods.values()} == {world.status.rollout.id}, "the kubelets are told"
+    world.brings_changes = True
+    live(world, rounds=90)
+    assert served(world) == 2
+
+
 def test_nothing_begins_before_the_agents_are_heard() -> None:
     world = serving(2)
     heard = dict(world.pods)

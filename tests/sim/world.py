@@ -22,6 +22,7 @@ from conch.core.actions import (
     EnsureAdminKey,
     MarkForRemoval,
     OpenWindow,
+    ShowChange,
     TellPin,
     TellTurn,
 )
@@ -115,6 +116,8 @@ class World:
     """What the ConfigMaps say, by workload."""
     turns: dict[str, TellTurn] = field(default_factory=dict)
     """The last order that each pod was given."""
+    brings_changes: bool = True
+    """Whether kubelets bring the assignment with a change to the agents."""
     refuses_change: str = ""
     """What agents say that cannot change to what they are to prepare."""
     changed_with_traffic: bool = False
@@ -349,7 +352,7 @@ class World:
 
     def _preparing(self, report: AgentReport, home: str) -> AgentReport:
         change = self.assignments[home].get("change")
-        if change is None or change["assignment"]["revision"] == report.revision:
+        if change is None or change["assignment"]["revision"] == report.revision or not self.brings_changes:
             return report.model_copy(update={"change": None})
         if report.change and report.change.id == change["id"]:
             return report
@@ -416,6 +419,8 @@ class World:
                 self.pods[action.pod] = replace(told, report=report)
             case TellTurn():
                 self.turns[action.pod] = action
+            case ShowChange():
+                self.pods[action.pod] = replace(self.pods[action.pod], shown_change=action.change)
             case _:
                 assert_never(action)
 

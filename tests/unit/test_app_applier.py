@@ -10,7 +10,16 @@ from conch.app.applier import Applier
 from conch.app.cluster_view import ClusterView
 from conch.app.facts import Facts
 from conch.app.sample_book import SampleBook
-from conch.core.actions import Action, Apply, Delete, DeleteEndpoints, EnsureAdminKey, MarkForRemoval, OpenWindow
+from conch.core.actions import (
+    Action,
+    Apply,
+    Delete,
+    DeleteEndpoints,
+    EnsureAdminKey,
+    MarkForRemoval,
+    OpenWindow,
+    ShowChange,
+)
 from conch.core.desired.admin_key_secret import admin_key_secret
 from conch.core.desired.service import direct_service
 from conch.core.observed import ChildId, ChildKind, Controller
@@ -41,6 +50,7 @@ class Scene:
 
     def __init__(self, *, met: Any = None, answer: Exception | None = None) -> None:
         self.calls: list[str] = []
+        self.managers: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.kept: list[tuple[ChildKind, dict[str, Any]]] = []
         self.met = met if met is not None else _error(404)
@@ -79,7 +89,8 @@ class Scene:
     async def apply(
         self, resource: Resource, body: dict[str, Any], *, field_manager: str, within_seconds: float
     ) -> dict[str, Any]:
-        assert (field_manager, within_seconds) == (names.FIELD_MANAGER, 9.5)
+        assert within_seconds == 9.5
+        self.managers.append(field_manager)
         return await self._call("apply", resource, body)
 
     async def create(
@@ -236,8 +247,18 @@ async def test_a_pod_that_was_drained_is_marked_and_nothing_else_of_it_is_touche
     await scene.carry_out(MARK)
     assert scene.calls == ["fence", "apply Pod"]
     annotations = {"controller.kubernetes.io/pod-deletion-cost": "-1000"}
+    assert scene.managers == [names.FIELD_MANAGER]
     metadata = {"name": "sentiment-w1-0", "namespace": "default", "uid": "pod-uid", "annotations": annotations}
     assert scene.bodies == [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata}]
+
+
+async def test_a_kubelet_is_told_of_a_change_and_the_mark_stays() -> None:
+    scene = Scene()
+    await scene.carry_out(ShowChange(pod="sentiment-w1-0", uid="pod-uid", change="w2"))
+    assert scene.calls == ["fence", "apply Pod"]
+    metadata = {"name": "sentiment-w1-0", "namespace": "default", "uid": "pod-uid"}
+    assert scene.bodies[0]["metadata"] == metadata | {"annotations": {"conch.dev/change": "w2"}}
+    assert scene.managers == ["conch-operator-change"], "an apply takes back what its manager does not name again"
 
 
 @pytest.mark.parametrize("status", [404, 409])

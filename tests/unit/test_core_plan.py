@@ -23,6 +23,7 @@ from conch.core.actions import (
     EnsureAdminKey,
     MarkForRemoval,
     OpenWindow,
+    ShowChange,
     TellPin,
     TellTurn,
 )
@@ -68,7 +69,7 @@ def _object_of(action: Action) -> object:
     match action:
         case Delete():
             return action.id
-        case TellPin() | TellTurn() | MarkForRemoval():
+        case TellPin() | TellTurn() | ShowChange() | MarkForRemoval():
             return action.pod
         case DeleteEndpoints():
             return action.service

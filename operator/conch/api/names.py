@@ -30,6 +30,10 @@ ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 DELETION_COST_LEAVING: Final = "-1000"
 """Of the ready pods of a ReplicaSet, those of the lowest cost are removed first."""
 
+ANNOTATION_CHANGE: Final = f"{GROUP}/change"
+"""Of a pod, the in-place change that its assignment brings. Its kubelet looks at a pod that changes, and brings mounted
+ConfigMaps up to date; otherwise that takes up to a minute and a half."""
+
 LABEL_SERVICE: Final = "kubernetes.io/service-name"
 LABEL_SLICE_MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
 SLICE_MANAGED_BY: Final = f"{FIELD_MANAGER}.{GROUP}"

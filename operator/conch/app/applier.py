@@ -1,7 +1,7 @@
 """Carries out actions. Decides nothing: what it meets is noted as a fact for the next plan."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, assert_never
 
 from conch.api import names
@@ -19,6 +19,7 @@ from conch.core.actions import (
     EnsureAdminKey,
     MarkForRemoval,
     OpenWindow,
+    ShowChange,
     TellPin,
     TellTurn,
 )
@@ -57,7 +58,13 @@ class Applier:
             case Delete():
                 await self._delete(action, owner)
             case MarkForRemoval():
-                await self._mark(action, owner)
+                annotations = {names.ANNOTATION_DELETION_COST: names.DELETION_COST_LEAVING}
+                await self._annotate(action.pod, action.uid, annotations, owner, field_manager=names.FIELD_MANAGER)
+            case ShowChange():
+                # Of a manager of its own: an apply takes back what its manager does not name again.
+                manager = f"{names.FIELD_MANAGER}-change"
+                annotations = {names.ANNOTATION_CHANGE: action.change}
+                await self._annotate(action.pod, action.uid, annotations, owner, field_manager=manager)
             case DeleteEndpoints():
                 await self._delete_endpoints(action, owner)
             case TellPin() | TellTurn():
@@ -144,22 +151,16 @@ class Applier:
             if not (error.not_found or error.conflict):
                 raise
 
-    async def _mark(self, action: MarkForRemoval, owner: ModelDeployment) -> None:
-        body = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": action.pod,
-                "namespace": owner.namespace,
-                "uid": action.uid,
-                "annotations": {names.ANNOTATION_DELETION_COST: names.DELETION_COST_LEAVING},
-            },
-        }
+    async def _annotate(
+        self, pod: str, uid: str, annotations: Mapping[str, str], owner: ModelDeployment, *, field_manager: str
+    ) -> None:
+        metadata = {"name": pod, "namespace": owner.namespace, "uid": uid, "annotations": dict(annotations)}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
         within = self._fence()
         try:
-            await self._client.apply(resources.PODS, body, field_manager=names.FIELD_MANAGER, within_seconds=within)
+            await self._client.apply(resources.PODS, body, field_manager=field_manager, within_seconds=within)
         except ApiError as error:
-            # Gone meanwhile: there is no pod to be marked, and another of its name is another uid.
+            # Gone meanwhile: there is no such pod any more, and another of its name is another uid.
             if not (error.not_found or error.conflict):
                 raise
 

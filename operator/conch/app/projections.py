@@ -160,6 +160,7 @@ def project_pod(live: Mapping[str, Any]) -> ObservedPod:
         ip=status.get("podIP", ""),
         created=metadata.get("creationTimestamp", ""),
         marked_for_removal=_is_marked(metadata),
+        shown_change=metadata.get("annotations", {}).get(names.ANNOTATION_CHANGE, ""),
         containers=tuple(
             _container(container)
             for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))

@@ -53,6 +53,15 @@ class TellTurn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowChange:
+    """Have a pod's kubelet bring its assignment up to date, now that this brings a change."""
+
+    pod: str
+    uid: str
+    change: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class MarkForRemoval:
     """Let the Deployment's controller remove this pod before others: it has been drained."""
 
@@ -74,4 +83,6 @@ class OpenWindow:
     name: str
 
 
-Action = Apply | EnsureAdminKey | Delete | TellPin | TellTurn | MarkForRemoval | DeleteEndpoints | OpenWindow
+Action = (
+    Apply | EnsureAdminKey | Delete | TellPin | TellTurn | ShowChange | MarkForRemoval | DeleteEndpoints | OpenWindow
+)

@@ -126,7 +126,7 @@ def take_turns(
     wanted = (rollout.stable_replicas, rollout.candidate_replicas) if replicas else (0, 0)
     pods = (observed.pods_of(stable.workload), observed.pods_of(candidate.workload))
 
-    def side(index: int, other: ServedRevision) -> _Side:
+    def side(index: int) -> _Side:
         surplus = max(0, len(pods[index]) - wanted[index])
         turns = min(surplus, max(0, wanted[1 - index] - len(pods[1 - index])))
         before = shares[index]
@@ -134,7 +134,8 @@ def take_turns(
         in_order = leaving_first(pods[index], listed)
         # Where fewer pods are wanted than there are, some go for good.
         removed, rest = in_order[: surplus - turns], in_order[surplus - turns :]
-        turning = [pod for pod in rest if not pod.ready or _has_prepared(pod, other)][:turns]
+        # What it served before a pod holds always.
+        turning = [pod for pod in rest if not pod.ready or index == 1 or _has_prepared(pod, candidate)][:turns]
         serving = [pod for pod in removed if pod.ready]
         serving += [pod for pod in turning if pod.ready and not rollout.beside]
         leaving = tuple(sorted(pod.name for pod in serving))
@@ -150,7 +151,7 @@ def take_turns(
             may_be_removed=told or not leaving,
         )
 
-    of_stable, of_candidate = side(0, candidate), side(1, stable)
+    of_stable, of_candidate = side(0), side(1)
     there = {pod.name for each in pods for pod in each}
     turned = (there.intersection(rollout.turned) | of_stable.turning) - of_candidate.turning
     rollout = _with_turned(rollout, tuple(sorted(turned))[:TURNED_MOST])
@@ -180,15 +181,15 @@ def take_turns(
     )
 
 
-def _has_prepared(pod: ObservedPod, revision: ServedRevision) -> bool:
-    """Whether it holds what it needs to serve another revision: what it served before it always does."""
-    if pod.report is None or not pod.report.changes_in_place:
-        return False
-    change = pod.report.change
-    if change is None or change.revision != revision.revision:
-        # Of the one that it comes from nothing is said.
-        return change is None and pod.report.revision not in ("", revision.revision)
-    return change.phase is AgentPhase.READY and change.digest == revision.digest
+def _has_prepared(pod: ObservedPod, candidate: ServedRevision) -> bool:
+    """Whether a pod of the stable revision holds what it needs to serve the candidate."""
+    change = pod.report.change if pod.report else None
+    return (
+        change is not None
+        and change.revision == candidate.revision
+        and change.phase is AgentPhase.READY
+        and change.digest == candidate.digest
+    )
 
 
 def _with_turned(rollout: RolloutStatus, turned: tuple[str, ...]) -> RolloutStatus:

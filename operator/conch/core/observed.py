@@ -229,6 +229,8 @@ class ObservedPod:
     created: str = ""
     marked_for_removal: bool = False
     """Of the ready pods of its workload, the Deployment's controller removes it first."""
+    shown_change: str = ""
+    """The in-place change that its kubelet was last told of."""
     containers: tuple[ObservedContainer, ...] = ()
     report: AgentReport | None = None
     key_refused: bool = False

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from conch.api import names
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
-from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, TellPin, TellTurn
+from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, ShowChange, TellPin, TellTurn
 from conch.core.autoscaling import autoscaled
 from conch.core.cache_fallback import decided_after
 from conch.core.children import desired_children, records_of
@@ -20,7 +21,7 @@ from conch.core.findings.scheduler import silence_due_after
 from conch.core.following import followed_by_heard
 from conch.core.history import kept_records, remembered, spec_with, to_go_back_to
 from conch.core.in_place import as_they_serve, shares_home
-from conch.core.observed import ChildKind, Observed, WorkloadRecord
+from conch.core.observed import ChildId, ChildKind, Observed, WorkloadRecord
 from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy
 from conch.core.removals import removals
@@ -105,6 +106,7 @@ def plan(*, owner: ModelDeployment, observed: Observed, policy: InstallationPoli
             *writes,
             *removals(owner, observed, succession, routing, desired, _kept(owner, records, succession)),
             *_pin_orders(observed, succession),
+            *_changes_to_show(owner, observed, succession, routing, writes),
             *_turn_orders(observed, succession, routing),
             *(_windows(observed, succession) if routing.exposure.port is not None or routing.by_routes else ()),
         )
@@ -218,6 +220,28 @@ def _pin_orders(observed: Observed, succession: Succession) -> list[TellPin]:
         if pod.ip and not pod.deleting and pod.report
         for told in (pod.report, pod.report.change)
         if told is not None and told.revision == served.revision and told.pin != pin
+    ]
+
+
+def _changes_to_show(
+    owner: ModelDeployment,
+    observed: Observed,
+    succession: Succession,
+    routing: Routing,
+    writes: tuple[Apply | EnsureAdminKey, ...],
+) -> list[ShowChange]:
+    """For every pod whose kubelet was not told that there is a change; once its assignment is written."""
+    stable, candidate, rollout = succession.stable, succession.candidate, routing.rollout
+    if stable is None or candidate is None or rollout is None or not shares_home(stable, candidate):
+        return []
+    assignment = ChildId(kind=ChildKind.CONFIG_MAP, name=names.workload_object(owner.name, stable.home))
+    if assignment not in observed.children or any(write.desired.id == assignment for write in writes):
+        return []
+    return [
+        ShowChange(pod=pod.name, uid=pod.uid, change=rollout.id)
+        for served in (stable, candidate)
+        for pod in observed.pods_of(served.workload)
+        if pod.shown_change != rollout.id
     ]
 
 
