@@ -20,7 +20,9 @@ from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, classifier, scores_of
 from tests.contract.processes import ADMIN_KEY, POD_NAME
 from tests.contract.test_agent_contract import infer_grpc, loads
+from tests.contract.test_agent_ensembles import repository
 from tests.contract.test_golden_set import X, archive, golden
+from tests.support.archives import tar_gz
 from tests.support.async_waiting import until
 
 pytestmark = pytest.mark.contract
@@ -41,7 +43,7 @@ def served(pod: Pod) -> int:
 
 
 @dataclass(slots=True)
-class Change_:
+class InPlace:
     """A change from r0 to r1 as the operator writes it into the pod's assignment."""
 
     pod: Pod
@@ -77,12 +79,12 @@ class Change_:
         return await self.pod.agent.until(is_there)
 
 
-def change(pod: Pod, files: FileServer, *, beside: bool = False, version: int = 1, **new: Any) -> Change_:
+def change(pod: Pod, files: FileServer, *, beside: bool = False, version: int = 1, **new: Any) -> InPlace:
     """From the classifier of seed 0 to that of seed 1, or to what `new` says."""
     files.files["/0.tar.gz"] = archive(golden(0), graph=classifier(0))
     content = new.pop("content", None) or archive(golden(1), graph=classifier(1))
     files.files["/1.tar.gz"] = content
-    return Change_(
+    return InPlace(
         pod=pod,
         old=files.assignment("/0.tar.gz", revision="r0"),
         new=files.assignment("/1.tar.gz", revision="r1", version=version, **new),
@@ -142,9 +144,10 @@ def steps(pod: Pod) -> list[str]:
 
 async def test_turns_change_the_model_to_and_fro_from_files_that_stay(pod: Pod, files: FileServer) -> None:
     changing = change(pod, files)
-    changing.assign()
+    pod.agent.assign(changing.old)
     await pod.start()
     first = await changing.serves("r0")
+    changing.assign()
     assert (first.changes_in_place, first.changed) == (True, 0)
     prepared = await changing.prepared()
     assert (prepared.revision, prepared.golden, prepared.refused) == ("r1", None, "")
@@ -178,8 +181,6 @@ async def test_turns_change_the_model_to_and_fro_from_files_that_stay(pod: Pod, 
 async def test_beside_no_request_is_lost(pod: Pod, files: FileServer, version: int) -> None:
     content = archive(golden(1), graph=classifier(1))
     if version == 2:
-        from tests.support.archives import tar_gz
-
         content = tar_gz(
             {
                 "config.pbtxt": CONFIG.encode(),
@@ -281,9 +282,10 @@ async def test_a_version_that_cannot_be_loaded_after_the_old_one_is_turned_back_
 @pytest.mark.parametrize("beside", [False, True])
 async def test_whatever_is_killed_ends_in_what_was_ordered(pod: Pod, files: FileServer, who: str, beside: bool) -> None:
     changing = change(pod, files, beside=beside)
-    changing.assign()
+    pod.agent.assign(changing.old)
     await pod.start()
     await changing.serves("r0")
+    changing.assign()
     await changing.prepared()
 
     def kill() -> None:
@@ -313,8 +315,6 @@ async def test_whatever_is_killed_ends_in_what_was_ordered(pod: Pod, files: File
 
 
 async def test_an_ensemble_is_refused_beside_and_changed_after_the_other(pod: Pod, files: FileServer) -> None:
-    from tests.contract.test_agent_ensembles import repository
-
     changing = change(pod, files, beside=True, content=repository(1))
     changing.assign()
     await pod.start()
