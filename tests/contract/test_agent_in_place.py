@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import tritonclient.grpc.aio as triton_grpc
 
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, Change, ChangeReport, GoldenOutcome
 from conch.api.reasons import Reason
+from conch.triton.client import TritonClient
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, classifier, scores_of
 from tests.contract.processes import ADMIN_KEY, POD_NAME
@@ -312,6 +314,69 @@ async def test_whatever_is_killed_ends_in_what_was_ordered(pod: Pod, files: File
             await changing.serves(revision)
             assert served(pod) == int(revision[1]), (after, revision)
     assert (files.requests["/0.tar.gz"], files.requests["/1.tar.gz"]) == (1, 1)
+
+
+@pytest.mark.parametrize("who", ["agent", "triton"])
+async def test_killed_while_the_new_version_is_tried(pod: Pod, files: FileServer, who: str) -> None:
+    changing = change(pod, files, beside=True)
+    pod.agent.assign(changing.old)
+    await pod.start()
+    await changing.serves("r0")
+    changing.assign()
+    trial = pod.agent.volume / "repository" / "classifier.next"
+    async with TritonClient(f"127.0.0.1:{pod.triton.grpc}", ADMIN_KEY) as triton:
+
+        async def is_tried() -> bool:
+            return any((entry.name, entry.state) == ("classifier.next", "LOADING") for entry in await triton.index())
+
+        await until("the trial", is_tried)
+    if who == "agent":
+        pod.agent.stop(signal.SIGKILL)
+        pod.agent.start(pod.triton)
+    else:
+        pod.triton.stop(signal.SIGKILL)
+        failed = await pod.agent.until(_change_failed(attempts=1))
+        assert failed.change is not None
+        assert "Triton ended while the new version was loaded" in failed.change.message
+        pod.triton.start()
+        # What serves comes back at once, and what has ended it is tried later.
+        back = await changing.serves("r0")
+        assert (served(pod), back.change and back.change.phase) == (0, AgentPhase.FAILED)
+    await changing.prepared()
+    assert (served(pod), trial.exists()) == (0, False)
+    async with TritonClient(f"127.0.0.1:{pod.triton.grpc}", ADMIN_KEY) as triton:
+        index = {entry.name: entry.state for entry in await triton.index()}
+    assert index == {"classifier": "READY"}
+
+
+async def test_a_turn_is_as_long_as_triton_takes(pod: Pod, files: FileServer) -> None:
+    """An order wakes the agent: what it adds to Triton's own unload and load is less than a second."""
+    changing = change(pod, files)
+    pod.agent.assign(changing.old)
+    await pod.start()
+    await changing.serves("r0")
+    changing.assign()
+    await changing.prepared()
+    for turn, revision in enumerate(("r1", "r0", "r1"), start=1):
+        async with TritonClient(f"127.0.0.1:{pod.triton.grpc}", ADMIN_KEY) as triton:
+            started = time.monotonic()
+            await changing.order(turn, revision)
+            left = await _until_left(triton, started)
+            await changing.serves(revision)
+            took = time.monotonic() - started
+        loaded = [event["seconds"] for event in pod.agent.events() if event.get("step") == "Load"][-1]
+        print(f"\nturn {took:.2f} s: Triton unloads for {left:.2f} s and loads for {loaded:.2f} s")
+        assert took - left - loaded < 1.0
+
+
+async def _until_left(triton: TritonClient, started: float) -> float:
+    """Seconds until nothing is loaded or being unloaded any more."""
+
+    async def is_gone() -> bool:
+        return not any(entry.state in ("READY", "UNLOADING") for entry in await triton.index())
+
+    await until("the old model to be gone", is_gone)
+    return time.monotonic() - started
 
 
 async def test_an_ensemble_is_refused_beside_and_changed_after_the_other(pod: Pod, files: FileServer) -> None:
