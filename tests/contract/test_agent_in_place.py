@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,11 +17,14 @@ import tritonclient.grpc.aio as triton_grpc
 
 from conch.api.assignment import AgentPhase, AgentReport, Assignment, Change, ChangeReport, GoldenOutcome
 from conch.api.reasons import Reason
+from conch.triton.client import TritonClient
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, classifier, scores_of
 from tests.contract.processes import ADMIN_KEY, POD_NAME
 from tests.contract.test_agent_contract import infer_grpc, loads
+from tests.contract.test_agent_ensembles import repository
 from tests.contract.test_golden_set import X, archive, golden
+from tests.support.archives import tar_gz
 from tests.support.async_waiting import until
 
 pytestmark = pytest.mark.contract
@@ -41,7 +45,7 @@ def served(pod: Pod) -> int:
 
 
 @dataclass(slots=True)
-class Change_:
+class InPlace:
     """A change from r0 to r1 as the operator writes it into the pod's assignment."""
 
     pod: Pod
@@ -77,12 +81,12 @@ class Change_:
         return await self.pod.agent.until(is_there)
 
 
-def change(pod: Pod, files: FileServer, *, beside: bool = False, version: int = 1, **new: Any) -> Change_:
+def change(pod: Pod, files: FileServer, *, beside: bool = False, version: int = 1, **new: Any) -> InPlace:
     """From the classifier of seed 0 to that of seed 1, or to what `new` says."""
     files.files["/0.tar.gz"] = archive(golden(0), graph=classifier(0))
     content = new.pop("content", None) or archive(golden(1), graph=classifier(1))
     files.files["/1.tar.gz"] = content
-    return Change_(
+    return InPlace(
         pod=pod,
         old=files.assignment("/0.tar.gz", revision="r0"),
         new=files.assignment("/1.tar.gz", revision="r1", version=version, **new),
@@ -142,9 +146,10 @@ def steps(pod: Pod) -> list[str]:
 
 async def test_turns_change_the_model_to_and_fro_from_files_that_stay(pod: Pod, files: FileServer) -> None:
     changing = change(pod, files)
-    changing.assign()
+    pod.agent.assign(changing.old)
     await pod.start()
     first = await changing.serves("r0")
+    changing.assign()
     assert (first.changes_in_place, first.changed) == (True, 0)
     prepared = await changing.prepared()
     assert (prepared.revision, prepared.golden, prepared.refused) == ("r1", None, "")
@@ -178,8 +183,6 @@ async def test_turns_change_the_model_to_and_fro_from_files_that_stay(pod: Pod, 
 async def test_beside_no_request_is_lost(pod: Pod, files: FileServer, version: int) -> None:
     content = archive(golden(1), graph=classifier(1))
     if version == 2:
-        from tests.support.archives import tar_gz
-
         content = tar_gz(
             {
                 "config.pbtxt": CONFIG.encode(),
@@ -281,9 +284,10 @@ async def test_a_version_that_cannot_be_loaded_after_the_old_one_is_turned_back_
 @pytest.mark.parametrize("beside", [False, True])
 async def test_whatever_is_killed_ends_in_what_was_ordered(pod: Pod, files: FileServer, who: str, beside: bool) -> None:
     changing = change(pod, files, beside=beside)
-    changing.assign()
+    pod.agent.assign(changing.old)
     await pod.start()
     await changing.serves("r0")
+    changing.assign()
     await changing.prepared()
 
     def kill() -> None:
@@ -312,9 +316,70 @@ async def test_whatever_is_killed_ends_in_what_was_ordered(pod: Pod, files: File
     assert (files.requests["/0.tar.gz"], files.requests["/1.tar.gz"]) == (1, 1)
 
 
-async def test_an_ensemble_is_refused_beside_and_changed_after_the_other(pod: Pod, files: FileServer) -> None:
-    from tests.contract.test_agent_ensembles import repository
+@pytest.mark.parametrize("who", ["agent", "triton"])
+async def test_killed_while_the_new_version_is_tried(pod: Pod, files: FileServer, who: str) -> None:
+    changing = change(pod, files, beside=True)
+    pod.agent.assign(changing.old)
+    await pod.start()
+    await changing.serves("r0")
+    changing.assign()
+    trial = pod.agent.volume / "repository" / "classifier.next"
+    async with TritonClient(f"127.0.0.1:{pod.triton.grpc}", ADMIN_KEY) as triton:
 
+        async def is_tried() -> bool:
+            return any((entry.name, entry.state) == ("classifier.next", "LOADING") for entry in await triton.index())
+
+        await until("the trial", is_tried)
+    if who == "agent":
+        pod.agent.stop(signal.SIGKILL)
+        pod.agent.start(pod.triton)
+    else:
+        pod.triton.stop(signal.SIGKILL)
+        failed = await pod.agent.until(_change_failed(attempts=1))
+        assert failed.change is not None
+        assert "Triton ended while the new version was loaded" in failed.change.message
+        pod.triton.start()
+        # What serves comes back at once, and what has ended it is tried later.
+        back = await changing.serves("r0")
+        assert (served(pod), back.change and back.change.phase) == (0, AgentPhase.FAILED)
+    await changing.prepared()
+    assert (served(pod), trial.exists()) == (0, False)
+    async with TritonClient(f"127.0.0.1:{pod.triton.grpc}", ADMIN_KEY) as triton:
+        index = {entry.name: entry.state for entry in await triton.index()}
+    assert index == {"classifier": "READY"}
+
+
+async def test_a_turn_is_as_long_as_triton_takes(pod: Pod, files: FileServer) -> None:
+    """An order wakes the agent: what it adds to Triton's own unload and load is less than a second."""
+    changing = change(pod, files)
+    pod.agent.assign(changing.old)
+    await pod.start()
+    await changing.serves("r0")
+    changing.assign()
+    await changing.prepared()
+    for turn, revision in enumerate(("r1", "r0", "r1"), start=1):
+        async with TritonClient(f"127.0.0.1:{pod.triton.grpc}", ADMIN_KEY) as triton:
+            started = time.monotonic()
+            await changing.order(turn, revision)
+            left = await _until_left(triton, started)
+            await changing.serves(revision)
+            took = time.monotonic() - started
+        loaded = [event["seconds"] for event in pod.agent.events() if event.get("step") == "Load"][-1]
+        print(f"\nturn {took:.2f} s: Triton unloads for {left:.2f} s and loads for {loaded:.2f} s")
+        assert took - left - loaded < 1.0
+
+
+async def _until_left(triton: TritonClient, started: float) -> float:
+    """Seconds until nothing is loaded or being unloaded any more."""
+
+    async def is_gone() -> bool:
+        return not any(entry.state in ("READY", "UNLOADING") for entry in await triton.index())
+
+    await until("the old model to be gone", is_gone)
+    return time.monotonic() - started
+
+
+async def test_an_ensemble_is_refused_beside_and_changed_after_the_other(pod: Pod, files: FileServer) -> None:
     changing = change(pod, files, beside=True, content=repository(1))
     changing.assign()
     await pod.start()

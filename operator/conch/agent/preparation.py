@@ -59,7 +59,7 @@ class Preparation:
 
     def is_of(self, assigned: Assigned, step: PreparingStep) -> bool:
         """Whether a step is still of the revision that is to be prepared; a pin is most likely of what is fetched."""
-        now, before = _new(assigned)[1], _new(self._assigned)[1] if self._assigned else None
+        now, before = _new(assigned)[2], _new(self._assigned)[2] if self._assigned else None
         if now is None or before is None or assigned.is_turn:
             return False
         if not isinstance(step, Fetch):
@@ -158,8 +158,9 @@ def _phase_of(step: PreparingStep) -> AgentPhase:
             return AgentPhase.LOADING
 
 
-def _new(assigned: Assigned) -> tuple[str, Assignment | None]:
+def _new(assigned: Assigned) -> tuple[str, bool, Assignment | None]:
     """The change and its revision; how many instances that is to have is no other revision."""
     new = assigned.target if assigned.is_turn else assigned.other
-    is_change = assigned.change_id and new is not None
-    return assigned.change_id, new.model_copy(update={"instances": None}) if is_change and new else None
+    if not assigned.change_id or new is None:
+        return "", False, None
+    return assigned.change_id, assigned.beside, new.model_copy(update={"instances": None})
