@@ -1,6 +1,7 @@
 """Pods that change their model in place, whatever happens in whatever order, with a crash at any write."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from conch.api.assignment import AgentPhase, Assignment, GoldenOutcome, GoldenRe
 from conch.api.command import Command, Verb
 from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause, RolloutPhase, Strategy
-from conch.api.status import ConditionType
+from conch.api.status import ConditionStatus, ConditionType
 from conch.core.analysis.samples import Samples
-from conch.core.observed import ObservedWindow
+from conch.core.observed import ObservedRoute, ObservedWindow
 from tests.sim.world import World
 
 URI = "https://models/a.onnx"
@@ -415,3 +416,22 @@ def test_whatever_happens_ends_with_what_is_asked_for(replicas: int, events: lis
     assert list(served_by(world).values()) == [world.status.stable.revision] * replicas
     assert not world.changed_with_traffic
     assert world.plan().actions == ()
+
+
+@pytest.mark.parametrize("after_rounds", [2, 4, 6])
+def test_an_edit_to_mode_gateway_api_half_way_leaves_no_request_without_a_server(after_rounds: int) -> None:
+    world = serving(2)
+    world.edit(**spec(2, steps=[{"weight": 50}]))
+    live(world, rounds=after_rounds)
+    gateway = {"mode": "GatewayAPI", "parentRefs": [{"name": "public"}]}
+    world.edit(**spec(2, strategy="Auto", steps=[{"weight": 50}], analysis=[]), gateway=gateway)
+    for _ in range(120):
+        live(world, rounds=1)
+        world.now += timedelta(seconds=5)
+        for route in (child for child in world.children.values() if isinstance(child, ObservedRoute)):
+            assert sum(route.weights.values()) == 100
+    assert served(world) == 2
+    assert world.status.gateway is None
+    ready = world.status.condition(ConditionType.READY)
+    assert ready
+    assert ready.status is ConditionStatus.TRUE, ready.message

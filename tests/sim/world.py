@@ -218,7 +218,7 @@ class World:
     def _list_pods(self, service: ObservedService) -> None:
         """What the EndpointSlice controller would keep; it never takes anything back once the selector is gone."""
         id_ = ChildId(kind=ChildKind.ENDPOINT_SLICE, name=f"{service.id.name}-x7k2p")
-        serving = self.status.traffic[0].workload if self.status.traffic else ""
+        serving = self.status.traffic[0].home if self.status.traffic else ""
         self.children[id_] = ObservedSlice(
             id=id_,
             uid=f"slice-of-{service.id.name}",

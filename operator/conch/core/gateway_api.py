@@ -56,10 +56,15 @@ def is_served(kind: ChildKind, observed: Observed) -> bool | None:
 def weights_of(served: Iterable[ServedRevision], traffic: Iterable[TrafficShare]) -> dict[str, int]:
     """By the workload that has its pods, what each revision gets; those that only finish what they have get no route.
 
-    One that gets nothing yet is named with 0, so that the Gateways know its servers by the time that it gets some.
+    One that gets nothing yet is named with 0, so that the Gateways know its servers by the time that it gets some. Of
+    two revisions in the same pods (a rollout in place that began in mode Gateway) a route cannot tell one from the
+    other: these pods get what both get.
     """
     shares = {share.workload: share.weight for share in traffic}
-    return {each.home: shares.get(each.workload, 0) for each in served}
+    weights: dict[str, int] = {}
+    for each in served:
+        weights[each.home] = weights.get(each.home, 0) + shares.get(each.workload, 0)
+    return weights
 
 
 def behind(owner: ModelDeployment, status: ModelDeploymentStatus, observed: Observed) -> tuple[Behind, ...]:
