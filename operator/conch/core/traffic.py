@@ -90,9 +90,8 @@ def _own_pods(served: ServedRevision, succession: Succession) -> tuple[str, ...]
     meanwhile serves that, whoever is away. What loads one model beside the other answers for both.
     """
     rollout = succession.under_way
-    if rollout is None or rollout.beside or not shares_home(succession.stable, served):
-        return None
-    return rollout.turned
+    is_guest = served == succession.candidate and shares_home(succession.stable, served)
+    return rollout.turned if is_guest and rollout and not rollout.beside else None
 
 
 def share_of(status: ModelDeploymentStatus, workload: str) -> TrafficShare | None:
