@@ -72,6 +72,15 @@ SPEC_RULES: Final = (
         "use rollout.strategy Surge, Recreate or Auto, or use mode Gateway",
     ),
     Rule(
+        rule="!has(self.gateway.mode) || self.gateway.mode != 'Direct' || !has(self.rollout.shadow)",
+        message="gateway.mode Direct copies no requests: remove rollout.shadow, or use mode Gateway",
+    ),
+    Rule(
+        rule="self.rollout.strategy != 'Recreate' || !has(self.rollout.shadow)",
+        message="rollout.strategy Recreate ends the old pods first, so there is nothing to compare with: remove "
+        "rollout.shadow, or use another strategy",
+    ),
+    Rule(
         rule="!has(self.rollout.analysis) || self.rollout.steps.size() > 0 || !self.rollout.analysis.exists(check,"
         " has(check.latency) && has(check.latency.maxRatioToStable))",
         message="latency.maxRatioToStable compares two revisions that get requests at the same time: give rollout.steps"

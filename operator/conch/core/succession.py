@@ -18,6 +18,7 @@ from conch.api.rollout import (
     RolloutPhase,
     RolloutStatus,
 )
+from conch.api.shadow import ShadowShare
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.api.types import timestamp
@@ -84,7 +85,15 @@ class Succession:
 
     def is_due(self, served: ServedRevision) -> bool:
         """Whether a revision that never had a share of the traffic gets one now."""
-        return self.proven and (served == self.stable or self.weight_of(served) > 0)
+        has_use = served == self.stable or self.weight_of(served) > 0 or self.shadow_of(served) is not None
+        return self.proven and has_use
+
+    def shadow_of(self, served: ServedRevision) -> ShadowShare | None:
+        """The copies of requests that a revision is to get besides; None for none."""
+        rollout = self.under_way
+        if rollout is None or rollout.phase is not RolloutPhase.SHADOWING or served != self.candidate:
+            return None
+        return rollout.shadow.share if rollout.shadow else None
 
 
 def succeed(

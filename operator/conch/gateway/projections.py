@@ -65,7 +65,12 @@ def project_object(live: Mapping[str, Any]) -> ObservedObject | None:
             generation=status.gateway.generation,
             gateway=gateway or Gateway(),
             shares=tuple(
-                RoutedShare(workload=share.workload, weight=share.weight, draining=frozenset(share.draining))
+                RoutedShare(
+                    workload=share.workload,
+                    weight=share.weight,
+                    draining=frozenset(share.draining),
+                    shadow=share.shadow,
+                )
                 for share in status.traffic
             ),
             desired_replicas=status.desired_replicas,
