@@ -1,6 +1,7 @@
 """Sends a copy of a request to one server, and gives what came of it. Never raises for what a server does."""
 
 import asyncio
+import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -104,7 +105,11 @@ class Senders:
         headers = {name: copy.headers[name] for name in _COPIED_HEADERS if name in copy.headers}
         try:
             async with self._session.post(
-                url, data=body, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=None)
+                url,
+                data=io.BytesIO(body),
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None),
             ) as response:
                 content = bytearray()
                 async for chunk in response.content.iter_any():

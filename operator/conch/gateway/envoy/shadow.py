@@ -28,7 +28,8 @@ def shadow_cluster(port: int) -> dict[str, Any]:
     """The sidecar, over HTTP/1.1 whatever the copied request speaks."""
     limits = {
         "max_connections": COPIES_MOST,
-        "max_pending_requests": COPIES_MOST,
+        # Those that wait for a connection, of which the sidecar takes as many as come.
+        "max_pending_requests": COPIES_MOST // 4,
         "max_requests": COPIES_MOST,
         "max_retries": 0,
     }
