@@ -278,7 +278,8 @@ def _starting(rollout: RolloutStatus, sight: Sight, *, shadowed: bool) -> Rollou
         return _shadowing(rollout, sight, sight.policy.shadow)
     if rollout.phase is RolloutPhase.SHADOWING:
         # Nobody asks for it any more.
-        return rollout.model_copy(update={"phase": RolloutPhase.SHIFTING})
+        is_held = _is_paused(rollout, sight)
+        return rollout if is_held else rollout.model_copy(update={"phase": RolloutPhase.SHIFTING})
     return rollout.model_copy(update={"phase": _first_phase(rollout, sight)})
 
 
