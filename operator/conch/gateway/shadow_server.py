@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+import aiohttp
 from aiohttp import web
 
 from conch.gateway.envoy.naming import ROUTE_HEADER, Protocol
@@ -38,8 +39,12 @@ async def _body(request: web.Request) -> bytes | None:
     if (request.content_length or 0) > BODY_BYTES_MOST:
         return None
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > BODY_BYTES_MOST:
-            return None
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > BODY_BYTES_MOST:
+                return None
+    except (aiohttp.ClientError, ConnectionError):
+        # Its client has gone before it was whole.
+        return None
     return bytes(body)
