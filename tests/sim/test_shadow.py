@@ -68,7 +68,7 @@ def test_a_version_that_disagrees_is_given_up_before_any_request_goes_to_it(stra
     world = serving()
     first = world.status.traffic[0].workload
     world.edit(**asked(2, strategy=strategy))
-    carried = set()
+    carried: set[str] = set()
     world.on_status = lambda status: carried.update(share.workload for share in status.traffic if share.weight)
     live(world, rounds=30)
     assert phase(world) is RolloutPhase.SHADOWING

@@ -42,7 +42,7 @@ def answered(values: list[float], milliseconds: float = 3.5) -> Answered:
 def answered_grpc(values: list[float]) -> Answered:
     response = ModelInferResponse()
     response.outputs.add(name="y", datatype="FP32", shape=[len(values)])
-    response.raw_output_contents.append(np.float32(values).tobytes())
+    response.raw_output_contents.append(np.array(values, dtype=np.float32).tobytes())
     return Answered(body=response.SerializeToString(), headers={}, milliseconds=1.0)
 
 
