@@ -24,7 +24,8 @@ from conch.gateway.shadow import (
     PAIRS_PER_SECOND,
     Shadow,
 )
-from conch.gateway.shadow_senders import Answered, Copy, Failed, Outcome, Senders, TooLarge
+from conch.gateway.shadow_outcomes import Answered, Failed, Outcome, TooLarge
+from conch.gateway.shadow_senders import Copy, Senders
 
 KEY: Final = ("vision", "digits")
 OTHER: Final = ("vision", "faces")

@@ -424,8 +424,8 @@ def test_the_screen_tells_what_copies_of_requests_have_shown() -> None:
     at = lines.index("Copied requests")
     facts = [" ".join(line.split()) for line in lines[at + 1 : at + 5]]
     assert facts == [
-        "Answers: 90 compared, 3 differ, 1 failed (20 % are copied; 4 not to be compared, 5 beyond what gateways compare "
-        "at a time)",
+        "Answers: 90 compared, 3 differ, 1 failed (20 % are copied; 4 not to be compared, "
+        "5 beyond what gateways compare at a time)",
         "Latency, stable: p50 5.5 ms, p90 9 ms",
         "Latency, candidate: p50 6 ms, p90 12 ms",
         "Such as: scores: 1 of 10 values differ, by up to 0.5",

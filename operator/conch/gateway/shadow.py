@@ -18,8 +18,10 @@ import structlog
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, ShadowTraffic
 from conch.api.shadow import ShadowShare
 from conch.api.types import bounded
+from conch.gateway.envoy.naming import Protocol
 from conch.gateway.routed import Endpoint, ObjectKey, RoutedObject, Snapshot
-from conch.gateway.shadow_senders import Answered, Copy, Failed, Outcome, Senders, TooLarge
+from conch.gateway.shadow_outcomes import Answered, Differs, Failed, Outcome, Same, TooLarge, Unreadable
+from conch.gateway.shadow_senders import Copy, Senders
 
 PAIRS_MOST: Final = 16
 """Of copies at a time. Each may be as large as BODY_BYTES_MOST, and be answered twice with ANSWER_BYTES_MOST."""
@@ -233,11 +235,8 @@ class Shadow:
             counts.example = "the new revision's answer is too large to be compared, and the old one's is not"
             return
         _count(counts.candidate_latency, candidate.milliseconds)
-        # Imported by its first use: numpy and the stubs take memory that a gateway without shadows need not have.
-        from conch.gateway.shadow_comparison import Differs, Unreadable, compare
-
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._thread, compare, copy.protocol, stable, candidate, pair.share)
+        found = await loop.run_in_executor(self._thread, _compare, copy.protocol, stable, candidate, pair.share)
         if isinstance(found, Unreadable):
             counts.skipped += 1
             return
@@ -245,6 +244,16 @@ class Shadow:
         if isinstance(found, Differs):
             counts.disagreed += 1
             counts.example = bounded(found.words, _EXAMPLE_MOST)
+
+
+def _compare(
+    protocol: Protocol, stable: Answered, candidate: Answered, share: ShadowShare
+) -> Same | Differs | Unreadable:
+    # Imported by its first use, and in the thread: numpy and the stubs take time, and memory that a gateway which never
+    # compares anything need not have.
+    from conch.gateway.shadow_comparison import compare
+
+    return compare(protocol, stable, candidate, share)
 
 
 def _count(buckets: list[int], milliseconds: float) -> None:

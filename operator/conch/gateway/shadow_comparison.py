@@ -1,30 +1,11 @@
 """Decodes the answers of two servers to one request and compares them. Runs in a thread, and imports numpy."""
 
-from dataclasses import dataclass
-
 from conch.api.shadow import ShadowShare
 from conch.gateway.envoy.naming import Protocol
-from conch.gateway.shadow_senders import Answered
+from conch.gateway.shadow_outcomes import Answered, Differs, Same, Unreadable
 from conch.triton.agreement import disagreement
 from conch.triton.answers import AnswerError, grpc_answer, http_answer
 from conch.triton.tensors import Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Same:
-    """Within what is allowed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Differs:
-    """In what, in words that show nothing of the answers themselves."""
-
-    words: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unreadable:
-    """The stable revision's answer, so that there is nothing to compare with."""
 
 
 def compare(

@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final
 
 import aiohttp
@@ -12,6 +13,7 @@ from yarl import URL
 
 from conch.gateway.envoy.cluster import ServerPorts
 from conch.gateway.envoy.naming import Protocol
+from conch.gateway.shadow_outcomes import Answered, Failed, Outcome, TooLarge
 
 ANSWER_BYTES_MOST: Final = 2 << 20
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
@@ -43,32 +45,6 @@ class Copy:
         return body[: int(length)] if self.protocol is Protocol.HTTP and length.isdecimal() else body
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """With success."""
-
-    body: bytes
-    headers: Mapping[str, str]
-    """Of HTTP."""
-    milliseconds: float
-    """Until the answer was whole."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """With an error, or not at all."""
-
-    words: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TooLarge:
-    """With more than ANSWER_BYTES_MOST."""
-
-
-Outcome = Answered | Failed | TooLarge
-
-
 class Senders:
     """Over both protocols. No connection outlives its request: a pod that leaves waits for those that are open."""
 
@@ -76,9 +52,13 @@ class Senders:
         self._ports = ports
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._grpc_aio: Any = None
 
     async def ask(self, address: str, copy: Copy, body: bytes, *, seconds: float) -> Outcome:
         """Once. The server has all of the time, whether it takes connections or not."""
+        if copy.protocol is Protocol.GRPC and self._grpc_aio is None:
+            # Most gateways need it never, or long after their start; and its import takes a while, in nobody's way.
+            self._grpc_aio = await asyncio.get_running_loop().run_in_executor(None, import_module, "grpc.aio")
         asked = self._clock()
         try:
             async with asyncio.timeout(seconds):
@@ -103,6 +83,7 @@ class Senders:
         host = f"[{address}]" if ":" in address else address
         url = URL(f"http://{host}:{self._ports.http}{copy.path}", encoded=True)
         headers = {name: copy.headers[name] for name in _COPIED_HEADERS if name in copy.headers}
+        headers["Accept-Encoding"] = "identity"
         try:
             async with self._session.post(
                 url,
@@ -126,9 +107,6 @@ class Senders:
         message = _message(body)
         if message is None:
             return Failed(words="the request is no single message of gRPC")
-        # Imported by its first use: most gateways need it never, or long after their start.
-        import grpc
-
         host = f"[{address}]" if ":" in address else address
         options = (
             # Proxies of the machine are for elsewhere, and a copy is sent once, by a connection of its own.
@@ -138,13 +116,13 @@ class Senders:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", ANSWER_BYTES_MOST),
         )
-        channel: Any = grpc.aio.insecure_channel(f"{host}:{self._ports.grpc}", options=options)
+        channel: Any = self._grpc_aio.insecure_channel(f"{host}:{self._ports.grpc}", options=options)
         try:
             call = channel.unary_unary(copy.path)
             return bytes(await call(message)), {}
-        except grpc.aio.AioRpcError as error:
+        except self._grpc_aio.AioRpcError as error:
             details = error.details() or ""
-            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            if error.code().name == "RESOURCE_EXHAUSTED" and "larger than max" in details:
                 return TooLarge()
             return Failed(words=f"gRPC {error.code().name}")
         finally:
