@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -225,6 +226,18 @@ async def test_no_more_per_second_than_what_leaves_the_sidecar_its_time() -> Non
             await scene.told()
         # Ten seconds.
         assert taken == pytest.approx(10 * PAIRS_PER_SECOND + BURST, abs=2)
+
+
+async def test_what_takes_long_to_compare_counts_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "thread_time", iter(0.051 * number for number in range(10_000)).__next__)
+    async with a_scene() as scene:
+        taken = 0
+        for _ in range(1000):
+            scene.now += 0.01
+            taken += await scene.take()
+            await scene.told()
+        # Ten seconds, of which a tenth may be spent; and those before the first was found to take so long.
+        assert taken == pytest.approx(10 * 0.1 / 0.051, abs=2)
 
 
 async def test_a_body_that_never_comes_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:

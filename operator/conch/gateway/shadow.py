@@ -6,6 +6,7 @@ what is beyond a bound is dropped and counted.
 
 import asyncio
 import random
+import time
 import uuid
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,7 +29,10 @@ PAIRS_MOST: Final = 16
 PAIRS_MOST_OF_ONE: Final = PAIRS_MOST // 2
 """Of one object's copies: a candidate that hangs leaves the others theirs."""
 PAIRS_PER_SECOND: Final = 25.0
-"""A copy costs this process about a millisecond, and who is held waits for the same process."""
+"""A small copy costs this process 1.5 ms of a core (gRPC 3 ms), and who is held waits for the same process."""
+COMPARING_SECONDS: Final = 0.004
+"""What comparing one may take. A megabyte of JSON takes ten times as much, and counts as so many: all together they
+have a tenth of a core."""
 BURST: Final = 10.0
 BODY_BYTES_MOST: Final = 4 << 20
 READ_SECONDS: Final = 10.0
@@ -98,6 +102,10 @@ class _Pace:
             return False
         self.left -= 1
         return True
+
+    def charge(self, seconds: float) -> None:
+        """For one that took longer than one may."""
+        self.left -= max(0.0, seconds / COMPARING_SECONDS - 1)
 
 
 class Shadow:
@@ -236,7 +244,10 @@ class Shadow:
             return
         _count(counts.candidate_latency, candidate.milliseconds)
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._thread, _compare, copy.protocol, stable, candidate, pair.share)
+        found, seconds = await loop.run_in_executor(
+            self._thread, _compare, copy.protocol, stable, candidate, pair.share
+        )
+        self._pace.charge(seconds)
         if isinstance(found, Unreadable):
             counts.skipped += 1
             return
@@ -248,12 +259,14 @@ class Shadow:
 
 def _compare(
     protocol: Protocol, stable: Answered, candidate: Answered, share: ShadowShare
-) -> Same | Differs | Unreadable:
+) -> tuple[Same | Differs | Unreadable, float]:
+    """And the seconds of a core that it took."""
     # Imported by its first use, and in the thread: numpy and the stubs take time, and memory that a gateway which never
     # compares anything need not have.
     from conch.gateway.shadow_comparison import compare
 
-    return compare(protocol, stable, candidate, share)
+    begun = time.thread_time()
+    return compare(protocol, stable, candidate, share), time.thread_time() - begun
 
 
 def _count(buckets: list[int], milliseconds: float) -> None:
