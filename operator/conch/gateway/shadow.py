@@ -174,6 +174,8 @@ class Shadow:
 
     def forget_gone(self) -> None:
         """What is no longer to be copied is not counted any more."""
+        if not self._counts:
+            return
         objects = self._snapshot().objects
         copied = {(key, share.workload) for key, each in objects.items() for share in each.shares if share.shadow}
         self._counts = {name: counts for name, counts in self._counts.items() if name in copied}
