@@ -9,10 +9,11 @@ from typing import Any, assert_never
 from conch.api import names
 from conch.api.assignment import AgentPhase, AgentReport, ChangeReport, GoldenOutcome, GoldenReport, Pin
 from conch.api.command import Command
-from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
+from conch.api.gateway_report import ObjectTraffic, ShadowTraffic, WorkloadTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.pod import ASSIGNMENT_FILE
 from conch.api.status import ModelDeploymentStatus
+from conch.app.copy_book import CopyBook
 from conch.app.route_projection import route_weights
 from conch.core.actions import (
     Action,
@@ -108,6 +109,9 @@ class World:
     """Called with every status that is written."""
     window: ObservedWindow | None = None
     """In which a candidate is judged; a test fills in what is to be seen."""
+    book: CopyBook = field(default_factory=CopyBook)
+    copied: ShadowTraffic = ShadowTraffic()  # noqa: RUF009 - immutable
+    """What each gateway has compared once a candidate gets copies; a test fills it in."""
     removed: list[ObservedPod] = field(default_factory=list)
     """Pods that the Deployments' controller removed, as they were then."""
     changes_in_place: bool = False
@@ -160,6 +164,7 @@ class World:
             port=self.port,
             window=self.window,
             absent_kinds=self.absent_kinds,
+            copies=self.book.read(UID, self.status, self.gateways.values()),
         )
 
     def plan(self) -> Plan:
@@ -191,7 +196,14 @@ class World:
                 share.workload: WorkloadTraffic(in_flight=self.in_flight.get(share.workload, 0))
                 for share in self.status.traffic
             }
-            traffic = ObjectTraffic(generation=gateway.generation, workloads=workloads) if gateway else None
+            shadows = {
+                share.workload: self.copied.model_copy(update={"comparison": share.shadow.comparison})
+                for share in self.status.traffic
+                if share.shadow
+            }
+            traffic = (
+                ObjectTraffic(generation=gateway.generation, workloads=workloads, shadows=shadows) if gateway else None
+            )
             self.gateways[name] = replace(self.gateways[name], traffic=traffic)
         for route in [child for child in self.children.values() if isinstance(child, ObservedRoute)]:
             verdicts = (self.route_verdict(verdict) for verdict in self._all_well(route))

@@ -168,3 +168,31 @@ def test_numbers_in_status_are_bounded(field: str) -> None:
     assert RolloutStatus.model_validate(good)
     with pytest.raises(ValidationError):
         RolloutStatus.model_validate({**good, field: -1})
+
+
+def test_a_shadow_has_defaults_and_bounds() -> None:
+    spec = read(shadow={"percent": 10})
+    assert isinstance(spec, ModelDeploymentSpec), spec
+    shadow = spec.rollout.shadow
+    assert shadow
+    assert (shadow.effective_min_samples, shadow.effective_max_disagreement) == (100, 0)
+    assert ModelDeploymentSpec.model_validate(spec.to_wire()) == spec
+    everything = {
+        "percent": 100,
+        "minSamples": 1,
+        "maxDisagreement": 99.9,
+        "tolerance": {"absolute": 0, "relative": 0.5},
+        "outputs": [{"output": "scores", "sameLabel": True}],
+        "latency": {"percentile": 99, "maxMilliseconds": 300},
+    }
+    assert isinstance(read(shadow=everything), ModelDeploymentSpec)
+    for wrong in (
+        {},
+        {"percent": 0},
+        {"percent": 101},
+        {"percent": 1, "minSamples": 0},
+        {"percent": 1, "maxDisagreement": 100},
+        {"percent": 1, "tolerance": {"absolute": -1}},
+        {"percent": 1, "more": 1},
+    ):
+        assert isinstance(read(shadow=wrong), InvalidSpec), wrong

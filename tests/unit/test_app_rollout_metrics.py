@@ -104,7 +104,7 @@ def test_no_sample_is_told_twice_though_checks_may_share_a_name_and_a_revision_m
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        *((name, name) for name in ("goldenSet", "successRate", "queueTime", "traffic")),
+        *((name, name) for name in ("goldenSet", "successRate", "queueTime", "traffic", "shadowAnswers")),
         ("latency p99.125 relative", "latency relative"),
         ("latency p1 absolute", "latency absolute"),
         ("latency p95 relative </script>", "other"),

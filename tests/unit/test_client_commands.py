@@ -21,10 +21,10 @@ from typer.testing import CliRunner, Result
 
 from conch.cli import app
 from conch.client import infer, port_forward, waiting
-from conch.client.http_server import HEADER_LENGTH
 from conch.kube import resources
 from conch.kube.errors import ApiError
 from conch.kube.resources import Resource
+from conch.triton.answers import HEADER_LENGTH
 from tests.cluster.ports import free_port
 from tests.stores import tls
 from tests.support.waiting import until

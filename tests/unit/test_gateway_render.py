@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.api.gateway import Gateway, Hold, Retries
+from conch.api.shadow import Shadow
 from conch.gateway.clients import Client
 from conch.gateway.envoy import naming
 from conch.gateway.envoy.admission import Admission
@@ -123,6 +124,43 @@ def test_a_guarded_object(golden: Golden) -> None:
         ]["clusters"][1:],
     }
     golden(GOLDEN / "guarded.json", json.dumps(whole, indent=1, sort_keys=True) + "\n")
+
+
+def shadowed(*, stable: bool = True, candidate: bool = True) -> Snapshot:
+    """One version that serves, and one that gets copies of a fifth of the requests; each may be without servers."""
+    snapshot = typical()
+    shares = (
+        RoutedShare(workload="aaaa1111", weight=100),
+        RoutedShare(workload="bbbb2222", weight=0, shadow=Shadow(percent=20).share),
+    )
+    there = {"aaaa1111": stable, "bbbb2222": candidate}
+    endpoints = {key: each for key, each in snapshot.endpoints.items() if there[key[1]]}
+    return replace(changed(snapshot, shares=shares), endpoints=endpoints)
+
+
+def mirrors(config: EnvoyConfig) -> list[dict[str, Any]]:
+    return [route for route in routes_of(config) if "request_mirror_policies" in route.get("route", {})]
+
+
+def test_copies_are_made_of_unary_inference_alone(golden: Golden) -> None:
+    config = render(shadowed(), OPTIONS)
+    golden(GOLDEN / "shadowed.json", json.dumps(routes_of(config), indent=1, sort_keys=True) + "\n")
+    assert len(mirrors(config)) == 2
+    # Clients' requests go where they went.
+    plain = render(changed(shadowed(), shares=(RoutedShare(workload="aaaa1111", weight=100),)), OPTIONS)
+    assert [route for route in routes_of(config) if route not in mirrors(config)] == routes_of(plain)
+    for route in mirrors(config):
+        assert {name: value for name, value in route["route"].items() if name != "request_mirror_policies"} in [
+            each["route"] for each in routes_of(plain)
+        ]
+    assert config.listeners == plain.listeners
+
+
+def test_nothing_is_copied_for_nobody_or_while_requests_are_held() -> None:
+    assert mirrors(render(shadowed(candidate=False), OPTIONS)) == []
+    held = render(shadowed(stable=False), OPTIONS)
+    assert mirrors(held) == []
+    assert is_held(held.routes["vision.classifier"]), "who has not proven itself does not stand in for others"
 
 
 def test_other_clients_change_no_listener_and_no_virtual_host() -> None:

@@ -406,6 +406,32 @@ def shown(owner: Json, **how: Any) -> list[str]:
     return as_text(screen(look(parse(owner)), now=NOW, encoding=encoding), **how).splitlines()
 
 
+def test_the_screen_tells_what_copies_of_requests_have_shown() -> None:
+    shadow = {
+        "share": {"percent": 20},
+        "compared": 90,
+        "disagreed": 3,
+        "failed": 1,
+        "skipped": 4,
+        "dropped": 5,
+        "stableP50Ms": 5.5,
+        "stableP90Ms": 9,
+        "candidateP50Ms": 6,
+        "candidateP90Ms": 12,
+        "example": "scores: 1 of 10 values differ, by up to 0.5",
+    }
+    lines = shown(under_way("Shadowing", weight=0, shadow=shadow))
+    at = lines.index("Copied requests")
+    facts = [" ".join(line.split()) for line in lines[at + 1 : at + 5]]
+    assert facts == [
+        "Answers: 90 compared, 3 differ, 1 failed (20 % are copied; 4 not to be compared, "
+        "5 beyond what gateways compare at a time)",
+        "Latency, stable: p50 5.5 ms, p90 9 ms",
+        "Latency, candidate: p50 6 ms, p90 12 ms",
+        "Such as: scores: 1 of 10 values differ, by up to 0.5",
+    ]
+
+
 def test_the_screen_tells_everything_one_fact_a_line() -> None:
     owner = under_way(observedSince="2026-01-01T00:09:20Z", checks=CHECKS, paused=True)
     owner["status"] |= {

@@ -77,6 +77,11 @@ def refusal(obeyed: Obeyed, before: RolloutStatus | None, *rejected: RejectedRev
     return obeyed.command.message
 
 
+def test_promote_ends_the_comparison_of_copies_and_a_pause() -> None:
+    before = a_rollout(RolloutPhase.SHADOWING, observed_since=None, paused=True)
+    assert changed(after(order(Verb.PROMOTE), before), before) == {"phase": RolloutPhase.SHIFTING, "paused": False}
+
+
 @pytest.mark.parametrize("step", [0, 1])
 def test_promote_ends_the_step_and_a_pause(step: int) -> None:
     before = a_rollout(step=step, paused=True)

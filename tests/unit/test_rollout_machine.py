@@ -15,6 +15,7 @@ from conch.api.rollout import (
     Step,
     Strategy,
 )
+from conch.api.shadow import Shadow
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import (
@@ -70,6 +71,9 @@ def a_rollout(phase: RolloutPhase, split: str, **fields: Any) -> RolloutStatus:
 def a_sight(rollout: RolloutStatus, *, ready: int | None = None, stable: int | None = None, **fields: Any) -> Sight:
     """All is well: each revision has the pods that it is to have, unless told how many of them are ready."""
     candidate_ready = rollout.candidate_replicas if ready is None else ready
+    if rollout.phase is C and fields.get("policy", POLICY).shadow is None:
+        # Nobody else is in it.
+        fields["policy"] = fields.get("policy", POLICY).model_copy(update={"shadow": Shadow(percent=10)})
     fleet = Fleet(
         stable_ready=rollout.stable_replicas if stable is None else stable,
         stable_left=rollout.stable_replicas,
@@ -88,9 +92,10 @@ def a_sight(rollout: RolloutStatus, *, ready: int | None = None, stable: int | N
     return Sight(**{**common, **fields})
 
 
-P, V, S, B, R = (
+P, V, C, S, B, R = (
     RolloutPhase.PROVISIONING,
     RolloutPhase.VERIFYING,
+    RolloutPhase.SHADOWING,
     RolloutPhase.SHIFTING,
     RolloutPhase.BAKING,
     RolloutPhase.ROLLING_BACK,
@@ -99,6 +104,7 @@ P, V, S, B, R = (
 STARTS: Final = {
     "Provisioning": a_rollout(P, "4+1@0", deadline=at(1)),
     "Verifying": a_rollout(V, "4+1@0", deadline=at(1)),
+    "Copies": a_rollout(C, "4+1@0", deadline=at(1)),
     "Shifting 0": a_rollout(S, "4+1@25", deadline=at(1)),
     "  - its pause not over": a_rollout(S, "4+1@25", observed_since=at(-59)),
     "  - its pause over": a_rollout(S, "4+1@25", observed_since=at(-60)),
@@ -132,6 +138,7 @@ TRANSITIONS: Final = """
                         | well | no pod | started | unheard | unsure | blind | bad        | golden   | trouble   | late   | no room | paused | suspended
 Provisioning            | S0   | P      | V       | S0      | S0     | S0    | H analysis | H golden | P         | H late | P       | V      | P
 Verifying               | S0   | V      | V       | S0      | S0     | S0    | H analysis | H golden | V         | H late | V       | V      | V
+Copies                  | S0   | S0     | S0      | S0      | C      | C     | H shadow   | H golden | S0        | H late | S0      | C      | C
 Shifting 0              | S0*  | S0     | S0      | S0      | S0*    | S0*   | R analysis | R golden | R trouble | R late | S0      | S0*    | S0
   - its pause not over  | S0*  | S0     | S0      | S0*     | S0*    | S0*   | R analysis | R golden | R trouble | S0     | S0      | S0*    | S0
   - its pause over      | S1   | S0     | S0      | S1      | S0*    | S0*   | R analysis | R golden | R trouble | S0     | S0      | S0*    | S0
@@ -146,13 +153,15 @@ Baking                  | B    | B      | B       | B       | B      | B     | R
 RollingBack             | R    | R      | R       | R       | R      | R     | R          | R        | R         | R      | R       | R      | H
   - all back            | H    | H      | H       | R       | H      | H     | H          | H        | H         | H      | H       | H      | H
 """  # noqa: E501 - a table
-"""P(rovisioning), V(erifying), S(hifting) with its step, B(aking), D(raining), R(ollingBack), H(alted); and the cause.
+"""P(rovisioning), V(erifying), C(opies: Shadowing), S(hifting) with its step, B(aking), D(raining), R(ollingBack),
+H(alted); and the cause.
 
 `*` means that the share of the step is observed at every gateway; what falls to none is observed anew. What has no
 traffic is back at once.
 """
 CAUSES: Final = {
     "analysis": RollbackCause.ANALYSIS_FAILED,
+    "shadow": RollbackCause.SHADOW_DISAGREED,
     "golden": RollbackCause.GOLDEN_SET_FAILED,
     "trouble": RollbackCause.CANDIDATE_FAILED,
     "late": RollbackCause.DEADLINE_EXCEEDED,
@@ -162,7 +171,7 @@ CAUSES: Final = {
 def told(rollout: RolloutStatus) -> str:
     """As in the table."""
     shifting = rollout.phase is S
-    letter = "H" if rollout.phase is RolloutPhase.HALTED else rollout.phase.value[0]
+    letter = {RolloutPhase.HALTED: "H", C: "C"}.get(rollout.phase, rollout.phase.value[0])
     step = f"{rollout.step}{'*' if rollout.observed_since else ''}" if shifting else ""
     cause = next((f" {word}" for word, cause in CAUSES.items() if cause is rollout.cause), "")
     return f"{letter}{step}{cause}"
@@ -917,6 +926,7 @@ def test_numbers_that_only_grow_are_written_now_and_then() -> None:
 def test_each_step_and_each_phase_has_a_window_of_its_own() -> None:
     windows = [window_of(start) for start in STARTS.values()]
     assert windows == [
+        None,
         None,
         None,
         None,

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from conch.api.command import Command, UnreadableCommand, Verb
 from conch.api.rollout import CheckResult, Pause, RollbackCause, Rollout, RolloutPhase, RolloutStatus, Step, Strategy
+from conch.api.shadow import Shadow
 from conch.api.status import ModelDeploymentStatus
+from conch.core.analysis.copies import Copies
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.commands import obey
@@ -39,6 +41,19 @@ CHECKS: Final = st.lists(
     ),
     max_size=12,
 ).map(tuple)
+SHADOWS: Final = st.none() | st.builds(Shadow, percent=st.integers(1, 100))
+MANY: Final = st.sampled_from([0, 1, 2**40])
+COPIES: Final = st.builds(
+    Copies,
+    compared=MANY,
+    disagreed=MANY,
+    failed=MANY,
+    skipped=MANY,
+    dropped=MANY,
+    stable_latency=st.sampled_from([(), (0, 2**40), (0,) * 46 + (9,)]),
+    candidate_latency=st.sampled_from([(), (7,), (0,) * 46 + (9,)]),
+    example=WORDS,
+)
 COMMANDS: Final = st.one_of(
     st.builds(
         Command,
@@ -58,7 +73,10 @@ def sights(draw: st.DrawFn) -> Sight:
     checks = draw(CHECKS)
     failed = any(check.verdict == Verdict.FAIL for check in checks)
     return Sight(
-        policy=Rollout(strategy=draw(st.sampled_from(list(Strategy))), paused=draw(st.booleans())),
+        policy=Rollout(
+            strategy=draw(st.sampled_from(list(Strategy))), paused=draw(st.booleans()), shadow=draw(SHADOWS)
+        ),
+        copies=draw(COPIES),
         replicas=draw(COUNTS),
         fleet=Fleet(
             stable_ready=draw(COUNTS),

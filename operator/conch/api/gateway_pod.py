@@ -10,7 +10,7 @@ REPORT_PORT: Final = 8080
 ADMIN_PORT: Final = 9901
 """Envoy's administration, on loopback."""
 HOLD_PORT: Final = 9902
-"""Where Envoy asks the sidecar whether a request may go on, on loopback."""
+"""Where Envoy asks the sidecar whether a request may go on, and sends it copies of requests; on loopback."""
 
 CONFIG_FOLDER: Final = "/var/lib/conch-gateway"
 """The sidecar writes Envoy's files, Envoy reads them; one volume of the pod's own."""

@@ -52,6 +52,30 @@ class WorkloadTraffic(ApiModel, extra="ignore"):
         return (*self.latency, *(0,) * (len(LATENCY_BOUNDS_MILLISECONDS) + 1 - len(self.latency)))
 
 
+class ShadowTraffic(ApiModel, extra="ignore"):
+    """What a gateway has compared for a revision that has no traffic yet.
+
+    Counters of the sidecar, not of Envoy: they begin with its life, or with another way to compare (`epoch`).
+    """
+
+    epoch: ShortText = ""
+    comparison: ShortText = ""
+    """ShadowShare's name for how it was compared."""
+    compared: Total = 0
+    disagreed: Total = 0
+    failed: Total = 0
+    """Not answered, or with an error, by the candidate alone."""
+    skipped: Total = 0
+    """Not to be compared, or not answered by the stable revision."""
+    dropped: Total = 0
+    """Beyond what the sidecar does at a time."""
+    stable_latency: tuple[Total, ...] = ()
+    """Answers to copies by the time that they took, in buckets like WorkloadTraffic.latency."""
+    candidate_latency: tuple[Total, ...] = ()
+    example: Message = ""
+    """The last disagreement or failure in words."""
+
+
 class ObjectTraffic(ApiModel, extra="ignore"):
     """What a gateway does for one ModelDeployment."""
 
@@ -72,6 +96,8 @@ class ObjectTraffic(ApiModel, extra="ignore"):
     refused: Total = 0
     """Requests refused by hold or limit."""
     workloads: dict[ShortText, WorkloadTraffic] = Field(default_factory=dict)
+    shadows: dict[ShortText, ShadowTraffic] = Field(default_factory=dict)
+    """By workload that gets copies."""
 
 
 class GatewayReport(ApiModel, extra="ignore"):

@@ -84,6 +84,15 @@ SPEC_RULES: Final = (
         "mode Gateway",
     ),
     Rule(
+        rule="!has(self.gateway.mode) || self.gateway.mode == 'Gateway' || !has(self.rollout.shadow)",
+        message="only Conch's gateways copy requests: remove rollout.shadow, or use gateway.mode Gateway",
+    ),
+    Rule(
+        rule="self.rollout.strategy != 'Recreate' || !has(self.rollout.shadow)",
+        message="rollout.strategy Recreate ends the old pods first, so there is nothing to compare with: remove "
+        "rollout.shadow, or use another strategy",
+    ),
+    Rule(
         rule="!has(self.rollout.analysis) || self.rollout.steps.size() > 0 || !self.rollout.analysis.exists(check,"
         " has(check.latency) && has(check.latency.maxRatioToStable))",
         message="latency.maxRatioToStable compares two revisions that get requests at the same time: give rollout.steps"

@@ -59,6 +59,8 @@ class Reason(StrEnum):
     GOLDEN_SET_FAILED = "GoldenSetFailed"
     GOLDEN_SET_ERROR = "GoldenSetError"
     ANALYSIS_FAILED = "AnalysisFailed"
+    SHADOWING = "Shadowing"
+    SHADOW_DISAGREED = "ShadowDisagreed"
     ROLLOUT_ABORTED = "RolloutAborted"
     COMMAND_ACCEPTED = "CommandAccepted"
     COMMAND_REFUSED = "CommandRefused"

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from conch.api.analysis import CHECK_RULES, Check
 from conch.api.cel import Rule, rules
+from conch.api.shadow import Shadow, ShadowStatus
 from conch.api.types import ApiModel, Count, Message, ShortText, Timestamp
 
 DEFAULT_PROGRESS_DEADLINE_SECONDS: Final = 600
@@ -89,6 +90,13 @@ class Rollout(ApiModel):
             "rolled back, and nothing is waited for.",
         ),
     ] = None
+    shadow: Annotated[
+        Shadow | None,
+        Field(
+            description="Before it gets any traffic, copies of real requests are sent to the new revision and the old "
+            "one, and their answers are compared. Clients do not notice. Needs pods of both at the same time."
+        ),
+    ] = None
     progress_deadline_seconds: Annotated[
         int | None,
         Field(
@@ -140,6 +148,8 @@ class RolloutPhase(StrEnum):
     """Its first pods start."""
     VERIFYING = "Verifying"
     """They are ready, and their agents verify what they serve; no traffic yet."""
+    SHADOWING = "Shadowing"
+    """It gets copies of requests, whose answers nobody sees; no traffic yet."""
     SHIFTING = "Shifting"
     """It gets the traffic, step by step."""
     BAKING = "Baking"
@@ -161,6 +171,8 @@ class RollbackCause(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     GOLDEN_SET_FAILED = "GoldenSetFailed"
     ANALYSIS_FAILED = "AnalysisFailed"
+    SHADOW_DISAGREED = "ShadowDisagreed"
+    """It answers copies of real requests otherwise than the stable revision does, later than allowed, or not."""
     ABORTED = "Aborted"
     SUPERSEDED = "Superseded"
     """The spec asks for a third revision."""
@@ -224,6 +236,7 @@ class RolloutStatus(ApiModel):
     checked_at: Annotated[
         Timestamp | None, Field(description="When these were written; the same verdicts are written now and then only.")
     ] = None
+    shadow: Annotated[ShadowStatus | None, Field(description="What copies of real requests have shown.")] = None
     cause: RollbackCause | None = None
     message: Message = ""
     started_at: Timestamp

@@ -8,6 +8,7 @@ from pydantic import Field
 from conch.api.autoscaling import AutoscalingStatus
 from conch.api.reasons import Reason
 from conch.api.rollout import TURNED_MOST, CommandStatus, RejectedRevision, RolloutStatus
+from conch.api.shadow import ShadowShare
 from conch.api.types import ApiModel, Count, Digest, Message, Resolved, ShortText, Timestamp
 
 Generation = Annotated[int, Field(ge=0, le=2**53)]
@@ -89,6 +90,9 @@ class TrafficShare(ApiModel):
     draining_since: Annotated[
         Timestamp | None,
         Field(description="Since when nothing new goes to pods that are about to be removed, or to any of them."),
+    ] = None
+    shadow: Annotated[
+        ShadowShare | None, Field(description="Copies of requests that it gets besides, whose answers nobody sees.")
     ] = None
 
     @property

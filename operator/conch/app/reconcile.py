@@ -18,6 +18,7 @@ from conch.app.agent_reports import AgentReports
 from conch.app.applier import Applier
 from conch.app.autoscaler import Autoscaler
 from conch.app.cluster_view import ClusterView
+from conch.app.copy_book import CopyBook
 from conch.app.facts import Facts
 from conch.app.gateway_reports import GatewayReports
 from conch.app.happenings import happenings
@@ -75,6 +76,7 @@ class Reconciler:
         self._fence = fence
         self._now = now
         self._instance = instance
+        self._copies = CopyBook()
         self._facts: dict[ObjectKey, Facts] = {}
 
     async def work(self) -> None:
@@ -108,11 +110,11 @@ class Reconciler:
         owner = self._view.model_deployment(key)
         if owner is None:
             if (gone := self._facts.pop(key, None)) is not None:
-                self._samples.forget(gone.uid)
+                self._forget(gone.uid)
             return
         facts = self._facts.setdefault(key, Facts(uid=owner.uid))
         if facts.uid != owner.uid:
-            self._samples.forget(facts.uid)
+            self._forget(facts.uid)
             facts = self._facts[key] = Facts(uid=owner.uid)
         decided = plan(owner=owner, observed=self._observe(key, owner, facts), policy=self._policy, now=self._now())
         changed = decided.status != owner.status
@@ -139,7 +141,7 @@ class Reconciler:
             # Last, for nobody's model waits for an Event.
             await self._tell(owner, decided.status)
         if decided.status.rollout is None or decided.status.rollout.phase not in UNDER_WAY:
-            self._samples.forget(owner.uid)
+            self._forget(owner.uid)
         if failure is not None:
             raise failure
         # By name: a refusal whose words differ each time (a request's id in them) is no news.
@@ -147,6 +149,10 @@ class Reconciler:
             self._queue.add(key)
         if decided.requeue_after:
             self._queue.add_after(key, decided.requeue_after.total_seconds())
+
+    def _forget(self, uid: str) -> None:
+        self._samples.forget(uid)
+        self._copies.forget(uid)
 
     def _observe(self, key: ObjectKey, owner: ModelDeployment, facts: Facts) -> Observed:
         pods = []
@@ -164,6 +170,7 @@ class Reconciler:
             secret_known=facts.secret_known,
             gateways=gateways,
             port=self._view.ports.port_of(owner) if mode is GatewayMode.GATEWAY else None,
+            copies=self._copies.read(owner.uid, owner.status, gateways),
             scaling=self._autoscaler.scaling(owner),
             absent_kinds=self._view.gateway_api.absent_kinds,
         )

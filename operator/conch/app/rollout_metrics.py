@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from conch.api.command import Verb
 from conch.api.model_deployment import ModelDeployment
 from conch.api.rollout import RollbackCause, RolloutStatus
+from conch.api.shadow import ShadowStatus
 from conch.api.status import ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
@@ -26,7 +27,16 @@ from conch.core.rollout.machine import UNDER_WAY
 _OBJECT: Final = ("namespace", "name")
 _WORKLOAD: Final = (*_OBJECT, "workload", "revision", "version", "role")
 _CHECK: Final = (*_OBJECT, "check")
-_KINDS: Final = ("goldenSet", "successRate", "latency absolute", "latency relative", "queueTime", "traffic")
+_KINDS: Final = (
+    "goldenSet",
+    "successRate",
+    "latency absolute",
+    "latency relative",
+    "queueTime",
+    "traffic",
+    "shadowAnswers",
+    "shadowLatency",
+)
 _PERCENTILE: Final = re.compile(r"p[0-9.e+-]+")
 
 
@@ -171,9 +181,20 @@ class _Rollouts:
         self._samples = GaugeMetricFamily(
             "conch_rollout_check_samples", "How many requests a check has seen.", labels=_CHECK
         )
+        self._copies = GaugeMetricFamily(
+            "conch_rollout_shadow_copies",
+            "Copies of requests that the candidate of the rollout that is under way got, by what came of them.",
+            labels=(*_OBJECT, "outcome"),
+        )
+        self._latency = GaugeMetricFamily(
+            "conch_rollout_shadow_latency_seconds",
+            "How long answers to copies take.",
+            labels=(*_OBJECT, "role", "quantile"),
+        )
         self.families = (
             *(self._phase, self._started, self._finished),
             *(self._verdict, self._value, self._limit, self._samples),
+            *(self._copies, self._latency),
         )
 
     def add(self, owner: ModelDeployment, rollout: RolloutStatus) -> None:
@@ -184,6 +205,28 @@ class _Rollouts:
             self._finished.add_metric(labels, _seconds(rollout.finished_at))
         if rollout.phase in UNDER_WAY:
             self._add_checks(labels, rollout)
+            if rollout.shadow is not None:
+                self._add_shadow(labels, rollout.shadow)
+
+    def _add_shadow(self, labels: tuple[str, str], shadow: ShadowStatus) -> None:
+        outcomes = {
+            "agreed": shadow.compared - shadow.disagreed,
+            "disagreed": shadow.disagreed,
+            "failed": shadow.failed,
+            "skipped": shadow.skipped,
+            "dropped": shadow.dropped,
+        }
+        for outcome, number in outcomes.items():
+            self._copies.add_metric((*labels, outcome), number)
+        latencies = (
+            (_Role.STABLE, "0.5", shadow.stable_p50_ms),
+            (_Role.STABLE, "0.9", shadow.stable_p90_ms),
+            (_Role.CANDIDATE, "0.5", shadow.candidate_p50_ms),
+            (_Role.CANDIDATE, "0.9", shadow.candidate_p90_ms),
+        )
+        for role, quantile, milliseconds in latencies:
+            if milliseconds is not None:
+                self._latency.add_metric((*labels, role.value, quantile), milliseconds / 1000)
 
     def _add_checks(self, labels: tuple[str, str], rollout: RolloutStatus) -> None:
         met: Counter[str] = Counter()

@@ -8,10 +8,9 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from conch.client.credentials import NOTHING, Credentials
-from conch.client.errors import ClientError
 from conch.client.metadata import ModelMetadata, Signature, signatures
 from conch.client.server import Answer, ServerError
-from conch.client.tensors import from_raw
+from conch.triton.answers import AnswerError, grpc_answer
 from conch.triton.tensors import Tensor
 
 MESSAGE_BYTES_MOST: Final = 2**31 - 1
@@ -64,17 +63,11 @@ class GrpcServer:
 
 def parse_answer(response: Any) -> Answer:
     """A ModelInferResponse as an answer. Raises ServerError when it is not whole."""
-    raw = list(response.raw_output_contents)
-    if len(raw) != len(response.outputs):
-        raise ServerError(f"The answer has {len(response.outputs)} outputs and the bytes of {len(raw)}.")
     try:
-        outputs = tuple(
-            from_raw(row.name, row.datatype, content, tuple(row.shape))
-            for row, content in zip(response.outputs, raw, strict=True)
-        )
-    except ClientError as error:
+        version, outputs = grpc_answer(response)
+    except AnswerError as error:
         raise ServerError(f"The answer is not one of the Open Inference Protocol: {error}") from error
-    return Answer(version=response.model_version, outputs=outputs)
+    return Answer(version=version, outputs=outputs)
 
 
 def _input(tensor: Tensor) -> Any:

@@ -8,14 +8,11 @@ from urllib.parse import quote
 import aiohttp
 
 from conch.client.credentials import NOTHING, Credentials
-from conch.client.errors import ClientError
 from conch.client.metadata import ModelMetadata, Signature, signatures
 from conch.client.server import Answer, ServerError
-from conch.client.tensors import from_raw, from_values
+from conch.triton.answers import HEADER_LENGTH, AnswerError, http_answer
 from conch.triton.tensors import Tensor, to_raw
 
-HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-"""Where the JSON part of a body ends; the tensors' bytes follow, in its order."""
 OCTETS: Final = "application/octet-stream"
 
 
@@ -46,19 +43,10 @@ def infer_body(inputs: Sequence[Tensor]) -> tuple[dict[str, str], bytes]:
 def parse_answer(headers: Mapping[str, str], body: bytes) -> Answer:
     """The answer that headers and body are. Raises ServerError for anything else."""
     try:
-        length = int(headers.get(HEADER_LENGTH, len(body)))
-        described = json.loads(body[:length])
-        outputs, at = [], length
-        for row in described["outputs"]:
-            size = row.get("parameters", {}).get("binary_data_size")
-            if size is None:
-                outputs.append(from_values(row["name"], row["datatype"], row["data"], row["shape"]))
-                continue
-            outputs.append(from_raw(row["name"], row["datatype"], body[at : at + size], row["shape"]))
-            at += size
-        return Answer(version=str(described.get("model_version", "")), outputs=tuple(outputs))
-    except (ValueError, KeyError, TypeError, AttributeError, ClientError) as error:
+        version, outputs = http_answer(headers, body)
+    except AnswerError as error:
         raise ServerError(f"The answer is not one of the Open Inference Protocol: {error}") from error
+    return Answer(version=version, outputs=outputs)
 
 
 class HttpServer:

@@ -13,6 +13,7 @@ from typing import Final
 from conch.api import names
 from conch.api.assignment import AgentReport
 from conch.api.gateway_report import ObjectTraffic
+from conch.core.analysis.copies import NOTHING_COPIED, Copies
 from conch.core.analysis.samples import Samples
 from conch.core.scaling.view import ScalingView
 
@@ -289,9 +290,9 @@ class Observed:
     `refusals` are the API server's words about children it would not take. `secret_known` says whether this process
     created or found the admin-key Secret: Secrets can be neither read nor watched (least privilege). `port` is the one
     that the object has or may have on the gateways, None when all are taken. `window` is the one in which its candidate
-    is judged, as long as this process has one open for the object. `scaling` is what the autoscaler decided last, None
-    where it has not looked yet. `absent_kinds` are the kinds of children that this cluster does not know, None as long
-    as nobody could look.
+    is judged, as long as this process has one open for the object; `copies` are the requests that were copied to it
+    before. `scaling` is what the autoscaler decided last, None where it has not looked yet. `absent_kinds` are kinds of
+    children that this cluster does not know, None as long as nobody could look.
     """
 
     children: Mapping[ChildId, ObservedChild] = field(default_factory=lambda: MappingProxyType({}))
@@ -302,6 +303,7 @@ class Observed:
     gateways: tuple[ObservedGateway, ...] = ()
     port: int | None = None
     window: ObservedWindow | None = None
+    copies: Copies = NOTHING_COPIED
     scaling: ScalingView | None = None
     homes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The workloads whose pods are another one's -> that one (in_place.py)."""

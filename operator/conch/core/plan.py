@@ -7,6 +7,7 @@ from typing import Final
 
 from conch.api import names
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
+from conch.api.rollout import RolloutPhase
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus
 from conch.core.actions import Action, Apply, EnsureAdminKey, MarkForRemoval, OpenWindow, ShowChange, TellPin, TellTurn
@@ -154,14 +155,15 @@ def _requeue_after(
     if any(share.draining_since for share in status.traffic) or (status.gateway and status.gateway.unlisted_since):
         waits.append(_DRAIN_CHECK)
     if status.rollout and status.rollout.phase in UNDER_WAY and status.desired_replicas:
-        waits.append(_JUDGED_CHECK if status.rollout.observed_since else _ROLLOUT_CHECK)
+        is_judged = status.rollout.observed_since or status.rollout.phase is RolloutPhase.SHADOWING
+        waits.append(_JUDGED_CHECK if is_judged else _ROLLOUT_CHECK)
     return min(waits, default=None)
 
 
 def _announced(status: ModelDeploymentStatus) -> tuple[object, ...]:
     """What others act on as soon as they read it: agents on the pins, gateways on the traffic, we on the rollout."""
     pins = tuple(served.digest if served else None for served in (status.stable, status.candidate))
-    rollout = status.rollout and status.rollout.model_copy(update={"checks": (), "checked_at": None})
+    rollout = status.rollout and status.rollout.model_copy(update={"checks": (), "checked_at": None, "shadow": None})
     return (*pins, status.traffic, status.gateway, rollout)
 
 

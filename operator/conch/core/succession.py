@@ -20,6 +20,7 @@ from conch.api.rollout import (
     RolloutStatus,
     Strategy,
 )
+from conch.api.shadow import ShadowShare
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.api.types import timestamp
@@ -91,7 +92,15 @@ class Succession:
         A pod that is changed to it in place belongs to it from its turn on, and to nobody else.
         """
         has_pods = self.under_way is not None and bool(self.under_way.turned) and not self.under_way.beside
-        return self.proven and (served == self.stable or self.weight_of(served) > 0 or has_pods)
+        has_use = served == self.stable or self.weight_of(served) > 0 or self.shadow_of(served) is not None
+        return self.proven and (has_use or has_pods)
+
+    def shadow_of(self, served: ServedRevision) -> ShadowShare | None:
+        """The copies of requests that a revision is to get besides; None for none."""
+        rollout = self.under_way
+        if rollout is None or rollout.phase is not RolloutPhase.SHADOWING or served != self.candidate:
+            return None
+        return rollout.shadow.share if rollout.shadow else None
 
 
 def succeed(

@@ -61,7 +61,8 @@ def share_out(
         )
         if not over:
             since = begun(share if share.weight == 0 else None, now)
-            retiring.append(share.model_copy(update={"weight": 0, "draining": (), "draining_since": since}))
+            nothing = {"weight": 0, "draining": (), "draining_since": since, "shadow": None}
+            retiring.append(share.model_copy(update=nothing))
     return _most_first([*shares, *retiring[: _SHARES_MOST - len(shares)]])
 
 
@@ -80,6 +81,7 @@ def _share(
         weight=succession.weight_of(served),
         draining=(*staffing.leaving, *sorted(staffing.held.difference(staffing.leaving)))[:_DRAINING_MOST],
         draining_since=begun(before, now) if staffing.leaving else None,
+        shadow=succession.shadow_of(served),
     )
 
 
@@ -105,7 +107,11 @@ def generation_of(traffic: tuple[TrafficShare, ...], port: int, gateway: Gateway
     With the times in it: a gateway's old word about the same pods, drained once before, must not count again. Pods that
     are only held back are not in it: they are listed long before they are ready, so nothing waits for that.
     """
-    shares = [
-        share.model_dump(mode="json", exclude=None if share.draining_since else {"draining"}) for share in traffic
-    ]
+    shares = [share.model_dump(mode="json", exclude=_unsaid(share)) for share in traffic]
     return canonical_hash({"traffic": shares, "port": port, "gateway": gateway.to_wire() if gateway else None})
+
+
+def _unsaid(share: TrafficShare) -> set[str]:
+    # Without copies the name is what it was before there were any, so that an upgrade asks gateways for nothing new.
+    is_said = {"draining": share.draining_since is not None, "shadow": share.shadow is not None}
+    return {field for field, said in is_said.items() if not said}

@@ -47,11 +47,13 @@ def _refusal(refusal: Refusal, *, is_grpc: bool) -> web.Response:
     return web.Response(status=status, text=refusal.message, headers=headers)
 
 
-async def serve(hold: Hold, port: int) -> web.AppRunner:
+async def serve(application: web.Application, port: int) -> web.AppRunner:
     """Start to listen on loopback; the caller cleans the runner up."""
     runner = web.AppRunner(
-        make_application(hold),
+        application,
         access_log=None,
+        # Of copies, which are passed on as they are; a check has no body.
+        auto_decompress=False,
         # Envoy ends its question when the client has gone: then its place is free.
         handler_cancellation=True,
         keepalive_timeout=_KEEP_ALIVE_SECONDS,

@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from conch.api.gateway_report import GatewayReport
-from conch.gateway import hold_server, open_files, report_server
+from conch.gateway import hold_server, open_files, report_server, shadow_server
 from conch.gateway.api_keys import ApiKeys
 from conch.gateway.certificate import Certificate
 from conch.gateway.envoy.admin import EnvoyAdmin, EnvoyAwayError
@@ -32,6 +32,8 @@ from conch.gateway.leaving import Leaving, LeavingTimes, is_ending
 from conch.gateway.report_server import Told
 from conch.gateway.routed import ObjectKey
 from conch.gateway.settings import GatewaySettings
+from conch.gateway.shadow import Shadow
+from conch.gateway.shadow_senders import Senders
 from conch.gateway.sync import Synchroniser
 from conch.gateway.traffic import Sent, TrafficReader, make_report
 from conch.gateway.wakes import Wakes
@@ -106,6 +108,9 @@ class Gateway:
             clock=time.monotonic,
             on_held=lambda: self._wakes.changed(),
         )
+        self._shadow = Shadow(
+            snapshot=self._watch.snapshot, senders=Senders(ports or ServerPorts()), clock=time.monotonic
+        )
         self._wakes = Wakes(self._hold.held, clock=time.monotonic)
         self._leaving = Leaving(
             self._admin,
@@ -178,11 +183,14 @@ class Gateway:
     async def _serve_hold(self) -> None:
         """Nobody is refused for an object that is only not known yet: until then Envoy finds nobody, and asks again."""
         await self._watch.synced()
-        hold = await hold_server.serve(self._hold, self._settings.hold_port)
+        application = hold_server.make_application(self._hold)
+        shadow_server.add_routes(application, self._shadow)
+        hold = await hold_server.serve(application, self._settings.hold_port)
         try:
             await asyncio.Event().wait()
         finally:
             await hold.cleanup()
+            await self._shadow.close()
 
     async def _first_snapshot(self) -> None:
         """Nothing is routed before everything is known: half of it would take the other half's listeners down."""
@@ -195,6 +203,7 @@ class Gateway:
             clients = self._api_keys.clients.known if self._api_keys else None
             self._sync.want(replace(self._watch.snapshot(), clients=clients))
             self._hold.changed()
+            self._shadow.forget_gone()
 
     def _route_changed(self, _key: ObjectKey) -> None:
         self._hold.changed()
@@ -214,6 +223,7 @@ class Gateway:
             snapshot=self._watch.snapshot(),
             state=self._sync.state,
             hold=self._hold,
+            shadows=self._shadow.told,
         )
 
     async def _not_ready(self) -> str:

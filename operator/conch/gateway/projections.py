@@ -71,6 +71,7 @@ def project_object(live: Mapping[str, Any]) -> ObservedObject | None:
                     weight=share.weight,
                     pods=None if share.pods is None else frozenset(share.pods),
                     draining=frozenset(share.draining),
+                    shadow=share.shadow,
                 )
                 for share in status.traffic
             ),

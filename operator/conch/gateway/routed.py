@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from conch.api import names
 from conch.api.gateway import Gateway
+from conch.api.shadow import ShadowShare
 from conch.gateway.clients import Client
 
 ObjectKey = tuple[str, str]
@@ -34,6 +35,8 @@ class RoutedShare:
     """Names of those that serve it; None for all of them."""
     draining: frozenset[str] = frozenset()
     """Names of pods that get nothing new."""
+    shadow: ShadowShare | None = None
+    """The copies of requests that it gets besides."""
 
     @property
     def home(self) -> str:
@@ -82,6 +85,10 @@ class Snapshot:
     """How many gateways share the object's requests, as its public Service lists them; 1 where none is listed."""
     clients: tuple[Client, ...] | None = None
     """Who is let in; None for everybody."""
+
+    def shadowed(self, object_: RoutedObject) -> RoutedShare | None:
+        """The share that gets copies of the object's requests and has a server for them, if there is one."""
+        return next((share for share in object_.shares if share.shadow and self.servers(object_, share)), None)
 
     def servers(self, object_: RoutedObject, share: RoutedShare) -> tuple[Endpoint, ...]:
         """The servers of a share that may get something new, in a fixed order."""

@@ -29,6 +29,7 @@ from conch.api.gateway_report import (
     FailureClass,
     GatewayReport,
     ObjectTraffic,
+    ShadowTraffic,
     WorkloadTraffic,
 )
 from conch.gateway.envoy import failure_counters
@@ -170,7 +171,13 @@ class Held(Protocol):
 
 
 def object_traffic(
-    object_: RoutedObject, counts: Counts, *, state: RouteState, held: int, refused: int
+    object_: RoutedObject,
+    counts: Counts,
+    *,
+    state: RouteState,
+    held: int,
+    refused: int,
+    shadows: Mapping[str, ShadowTraffic] | None = None,
 ) -> ObjectTraffic:
     """What is told of one object."""
     keys = {share.workload: (object_.namespace, share.workload) for share in object_.shares}
@@ -186,6 +193,7 @@ def object_traffic(
         held=held,
         refused=refused + sum(each.overflow for each in known.values()),
         workloads={workload: _workload_traffic(each) for workload, each in known.items()},
+        shadows=dict(shadows or {}),
     )
 
 
@@ -287,6 +295,7 @@ async def make_report(
     counts: Callable[[], Awaitable[Counts]],
     state: Callable[[ObjectKey], RouteState],
     hold: Held,
+    shadows: Callable[[RoutedObject], Mapping[str, ShadowTraffic]] = lambda _object: {},
 ) -> GatewayReport:
     """Everything that the operator is told. `counts` counts at the time of its call; raises what it raises.
 
@@ -304,7 +313,12 @@ async def make_report(
         counted_at_seconds=counted.at,
         objects={
             "/".join(key): object_traffic(
-                object_, counted, state=states[key], held=held.get(key, 0), refused=hold.refused(key)
+                object_,
+                counted,
+                state=states[key],
+                held=held.get(key, 0),
+                refused=hold.refused(key),
+                shadows=shadows(object_),
             )
             for key, object_ in snapshot.objects.items()
         },

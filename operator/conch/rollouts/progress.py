@@ -12,9 +12,8 @@ from conch.api.status import ConditionStatus, ConditionType
 from conch.core.analysis.judgement import Verdict
 from conch.core.autoscaling import autoscaling_of
 from conch.core.revision import revision_of
-from conch.core.rollout.machine import UNDER_WAY, is_waiting_for_promotion
+from conch.core.rollout.machine import NO_TRAFFIC_YET, UNDER_WAY, is_waiting_for_promotion
 
-_NO_TRAFFIC_YET: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING)
 _BACK: Final = (RolloutPhase.ROLLING_BACK, RolloutPhase.HALTED)
 _ALL: Final = 100
 
@@ -151,8 +150,8 @@ def _place(rollout: RolloutStatus, index: int) -> Place:
     if rollout.phase in (RolloutPhase.DRAINING, RolloutPhase.DONE):
         return Place.DONE
     if index < rollout.step:
-        return Place.SKIPPED if rollout.phase in _NO_TRAFFIC_YET else Place.DONE
-    if index > rollout.step or rollout.phase in _NO_TRAFFIC_YET:
+        return Place.SKIPPED if rollout.phase in NO_TRAFFIC_YET else Place.DONE
+    if index > rollout.step or rollout.phase in NO_TRAFFIC_YET:
         return Place.TO_COME
     return Place.ENDED if rollout.phase in _BACK else Place.HERE
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conch.api.rollout import RolloutPhase, RolloutStatus
+from conch.api.shadow import ShadowStatus
 from conch.core.autoscaling import autoscaling_of
 from conch.core.rollout.machine import UNDER_WAY
 from conch.rollouts.printing import duration, one_line, plain, since, table
@@ -42,6 +43,8 @@ def screen(progress: Progress, *, now: datetime, encoding: str = "utf-8") -> Ren
         parts += [*_title("Pods"), _pods(progress.pods)]
     if progress.rollout and progress.rollout.checks:
         parts += [*_title("Checks"), _checks(progress.rollout)]
+    if progress.rollout and progress.rollout.shadow:
+        parts += [*_title("Copied requests"), _shadow(progress.rollout.shadow)]
     if progress.owner.status.rejected:
         parts += [*_title("Rejected revisions"), _rejected(progress, now)]
     return Group(*parts)
@@ -168,6 +171,22 @@ def _checks(rollout: RolloutStatus) -> Table:
     for check in rollout.checks:
         numbers = ("-" if number is None else f"{number:g}" for number in (check.value, check.limit))
         rows.add_row(plain(check.name), plain(check.verdict), *numbers, str(check.samples), plain(check.message))
+    return rows
+
+
+def _shadow(shadow: ShadowStatus) -> Table:
+    rows = Table.grid(padding=(0, 1))
+    told = f"{shadow.compared} compared, {shadow.disagreed} differ, {shadow.failed} failed"
+    left = f"{shadow.skipped} not to be compared, {shadow.dropped} beyond what gateways compare at a time"
+    rows.add_row(Text("Answers:"), Text(f"{told} ({shadow.share.percent} % are copied; {left})"))
+    for role, half, most in (
+        ("stable", shadow.stable_p50_ms, shadow.stable_p90_ms),
+        ("candidate", shadow.candidate_p50_ms, shadow.candidate_p90_ms),
+    ):
+        if half is not None and most is not None:
+            rows.add_row(Text(f"Latency, {role}:"), Text(f"p50 {half:g} ms, p90 {most:g} ms"))
+    if shadow.example:
+        rows.add_row(Text("Such as:"), plain(shadow.example))
     return rows
 
 

@@ -159,15 +159,11 @@ def _signatures(rows: Iterable[Any], batch_axes: int) -> dict[str, "TensorSignat
 
 
 def _outputs(response: Any) -> tuple["Tensor", ...]:
-    """The tensors of a ModelInferResponse; Triton sends all of them as bytes."""
-    from conch.triton.tensors import Tensor, TensorError, from_raw, shaped
+    from conch.triton.answers import AnswerError, grpc_answer
 
     try:
-        return tuple(
-            Tensor(name=row.name, datatype=row.datatype, array=shaped(from_raw(row.datatype, raw), row.shape))
-            for row, raw in zip(response.outputs, response.raw_output_contents, strict=True)
-        )
-    except (TensorError, ValueError) as error:
+        return grpc_answer(response)[1]
+    except AnswerError as error:
         raise TritonRefusedError(f"the answer is not whole: {error}") from error
 
 

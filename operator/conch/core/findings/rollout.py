@@ -18,6 +18,7 @@ _REASONS: Final[Mapping[RollbackCause, Reason]] = {
     RollbackCause.DEADLINE_EXCEEDED: Reason.PROGRESS_DEADLINE_EXCEEDED,
     RollbackCause.GOLDEN_SET_FAILED: Reason.GOLDEN_SET_FAILED,
     RollbackCause.ANALYSIS_FAILED: Reason.ANALYSIS_FAILED,
+    RollbackCause.SHADOW_DISAGREED: Reason.SHADOW_DISAGREED,
     RollbackCause.ABORTED: Reason.ROLLOUT_ABORTED,
 }
 
@@ -94,6 +95,14 @@ def the_rollout_is_over(situation: Situation) -> Finding | None:
         return progressing(Reason.ROLLOUT_PAUSED, f"{share}. Paused; to go on, set spec.rollout.paused to false.")
     if rollout.paused:
         return progressing(Reason.ROLLOUT_PAUSED, f"{share}. Paused; resume: conch resume {situation.owner.name}")
+    if rollout.phase is RolloutPhase.SHADOWING and rollout.shadow is not None:
+        told = _undecided(rollout) or "What was compared is enough"
+        hint = f"conch promote {situation.owner.name}"
+        return progressing(
+            Reason.SHADOWING,
+            f"{rollout.shadow.share.percent} % of the requests are copied to revision {rollout.revision}, which gets "
+            f"none itself. {told}. To go on without: {hint}",
+        )
     if is_waiting_for_promotion(rollout):
         hint = f"conch promote {situation.owner.name}"
         return progressing(Reason.AWAITING_PROMOTION, f"{share}. It waits for somebody to promote it: {hint}")
@@ -105,7 +114,7 @@ def the_rollout_is_over(situation: Situation) -> Finding | None:
 
 def _undecided(rollout: RolloutStatus) -> str:
     """What the first check that has not passed says."""
-    if rollout.observed_since is None:
+    if rollout.observed_since is None and rollout.phase is not RolloutPhase.SHADOWING:
         return ""
     open_ = (each for each in rollout.checks if each.verdict not in (Verdict.PASS, Verdict.FAIL))
     return next((f"{each.name}: {each.message}" for each in open_), "")

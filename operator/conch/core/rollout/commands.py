@@ -161,6 +161,9 @@ def _promote(before: Obeyed, command: Command, rollout: RolloutStatus) -> Obeyed
             }
         )
         return _done(before, command, "All traffic goes to the new revision.", rollout=whole)
+    if rollout.phase is RolloutPhase.SHADOWING:
+        on = rollout.model_copy(update={"phase": RolloutPhase.SHIFTING, "paused": False})
+        return _done(before, command, "It goes on without more copied requests.", rollout=on)
     if rollout.phase not in _WITH_TRAFFIC:
         message = f"The new revision has no traffic yet ({rollout.phase}), so there is no step to promote it from."
         return _refused(before, command, message)

@@ -1,8 +1,8 @@
 """One step of a rollout: from what `status.rollout` says and what is seen to what it says next.
 
-    Provisioning -> Verifying -> Shifting (step 0, 1, ... all traffic) -> Baking -> Draining -> Done
-         |              |               |                                  |
-         +--------------+---------------+----------------------------------+--> RollingBack -> Halted
+    Provisioning -> Verifying -> [Shadowing] -> Shifting (step 0, 1, ... all traffic) -> Baking -> Draining -> Done
+         |              |             |                |                                  |
+         +--------------+-------------+----------------+----------------------------------+--> RollingBack -> Halted
 
 A pause is no phase: it only keeps the machine from going forward. Every step is written to the object's status before
 anything of it is done, and a step that is taken again from the same status and sight changes nothing.
@@ -21,9 +21,12 @@ from conch.api.rollout import (
     RolloutStatus,
     Strategy,
 )
+from conch.api.shadow import Shadow
 from conch.api.types import timestamp
+from conch.core.analysis.copies import NOTHING_COPIED, Copies
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet, Split, is_reached, next_split
+from conch.core.rollout.shadowing import GOAL, left_out, shadows, with_copies, with_share
 
 WAY_BACK_PATIENCE: Final = timedelta(seconds=60)
 """How long traffic stays with a revision that is rolled back because the stable one has too few ready pods for it."""
@@ -35,6 +38,7 @@ UNDER_WAY: Final = frozenset(
     {
         RolloutPhase.PROVISIONING,
         RolloutPhase.VERIFYING,
+        RolloutPhase.SHADOWING,
         RolloutPhase.SHIFTING,
         RolloutPhase.BAKING,
         RolloutPhase.ROLLING_BACK,
@@ -43,7 +47,7 @@ UNDER_WAY: Final = frozenset(
 FAILURES: Final = frozenset(RollbackCause) - {RollbackCause.SUPERSEDED, RollbackCause.REVERTED}
 """Causes after which the same spec does not start the revision again."""
 
-NO_TRAFFIC_YET: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING)
+NO_TRAFFIC_YET: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING, RolloutPhase.SHADOWING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,9 @@ class Sight:
     golden_failure: str = ""
     """What a pod of the candidate answered otherwise than recorded."""
     verdict: Verdict = Verdict.PASS
-    """Of all checks together, in the window of this step."""
+    """Of all checks together, in the window of this step; of the copied requests while these are compared."""
+    copies: Copies = NOTHING_COPIED
+    """What was counted of them by now."""
     checks: tuple[CheckResult, ...] = ()
     superseded: bool = False
     """Whether the spec asks for neither of the two revisions."""
@@ -97,6 +103,7 @@ def begin(
         strategy, why = Strategy.SURGE, f"not InPlace: {misfit}"
     else:
         strategy, why = policy.strategy, "as spec.rollout.strategy says"
+    why += left_out(policy.shadow, strategy, replicas)
     steps = () if strategy is Strategy.RECREATE else policy.steps
     return RolloutStatus(
         id=id_,
@@ -188,7 +195,8 @@ def _with_checks(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     written = rollout.checked_at and datetime.fromisoformat(rollout.checked_at)
     if same and written and sight.now - written < CHECKS_INTERVAL:
         return rollout
-    return rollout.model_copy(update={"checks": sight.checks, "checked_at": timestamp(sight.now)})
+    told = rollout.model_copy(update={"checks": sight.checks, "checked_at": timestamp(sight.now)})
+    return with_copies(told, sight.copies)
 
 
 def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | None:
@@ -196,7 +204,8 @@ def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | 
         return RollbackCause.GOLDEN_SET_FAILED, sight.golden_failure
     if sight.verdict is Verdict.FAIL:
         failed = next(check for check in sight.checks if check.verdict == Verdict.FAIL)
-        return RollbackCause.ANALYSIS_FAILED, failed.message
+        shadowing = rollout.phase is RolloutPhase.SHADOWING
+        return RollbackCause.SHADOW_DISAGREED if shadowing else RollbackCause.ANALYSIS_FAILED, failed.message
     spares_capacity = rollout.strategy is not Strategy.SURGE
     if sight.trouble and sight.trouble_lasts and (rollout.phase not in NO_TRAFFIC_YET or spares_capacity):
         return RollbackCause.CANDIDATE_FAILED, sight.trouble
@@ -235,7 +244,10 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
         )
         # Those of its pods that serve are better than none.
         before = replace(before, weight=100)
-    split = next_split(rollout.strategy, goal_of(rollout), sight.replicas, sight.fleet, before)
+    shadowed = shadows(rollout, sight.policy.shadow, sight.replicas, through_gateways=sight.through_gateways)
+    split = next_split(rollout.strategy, GOAL if shadowed else goal_of(rollout), sight.replicas, sight.fleet, before)
+    if shadowed:
+        split = replace(split, weight=0)
     if _is_paused(rollout, sight) and not rescues:
         if rollout.observed_since and before.weight:
             # All of this step's share it had already.
@@ -244,7 +256,7 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     moves = split != _split(rollout)
     rollout = _with_split(rollout, split)
     if rollout.phase in NO_TRAFFIC_YET:
-        return _timed(_starting(rollout, sight), rollout, sight)
+        return _timed(_starting(rollout, sight, shadowed=shadowed), rollout, sight)
     if split.weight == 0:
         # What it has not got does not count.
         rollout = rollout.model_copy(update={"observed_since": None})
@@ -272,15 +284,33 @@ def _held(strategy: Strategy, split: Split, before: Split, replicas: int) -> Spl
     return replace(split, stable=stable, weight=min(split.weight, before.weight) if stable else split.weight)
 
 
-def _starting(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+def _starting(rollout: RolloutStatus, sight: Sight, *, shadowed: bool) -> RolloutStatus:
     if rollout.weight > 0:
-        phase = RolloutPhase.SHIFTING
-    elif sight.candidate_started:
-        phase = RolloutPhase.VERIFYING
-    else:
-        # Never back: who starts, crashes and starts again gets no further, and its deadline is to come.
-        phase = rollout.phase
-    return rollout.model_copy(update={"phase": phase})
+        return rollout.model_copy(update={"phase": RolloutPhase.SHIFTING})
+    if shadowed and sight.policy.shadow is not None:
+        return _shadowing(rollout, sight, sight.policy.shadow)
+    if rollout.phase is RolloutPhase.SHADOWING:
+        # Nobody asks for it any more.
+        is_held = _is_paused(rollout, sight)
+        return rollout if is_held else rollout.model_copy(update={"phase": RolloutPhase.SHIFTING})
+    return rollout.model_copy(update={"phase": _first_phase(rollout, sight)})
+
+
+def _shadowing(rollout: RolloutStatus, sight: Sight, shadow: Shadow) -> RolloutStatus:
+    """It gets copies from when a pod is verified until they have shown enough."""
+    is_paused = _is_paused(rollout, sight)
+    if rollout.phase is RolloutPhase.SHADOWING:
+        rollout = with_share(rollout, shadow)
+        goes_on = sight.verdict is Verdict.PASS and not is_paused
+        return rollout.model_copy(update={"phase": RolloutPhase.SHIFTING}) if goes_on else rollout
+    if sight.fleet.candidate_ready and sight.fleet.stable_ready and not is_paused:
+        return with_share(rollout.model_copy(update={"phase": RolloutPhase.SHADOWING}), shadow)
+    return rollout.model_copy(update={"phase": _first_phase(rollout, sight)})
+
+
+def _first_phase(rollout: RolloutStatus, sight: Sight) -> RolloutPhase:
+    # Never back: who starts, crashes and starts again gets no further, and its deadline is to come.
+    return RolloutPhase.VERIFYING if sight.candidate_started else rollout.phase
 
 
 def _arrived(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
@@ -358,7 +388,7 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
             update={
                 "strategy": Strategy.IN_PLACE,
                 "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room}); they change their "
-                "model in place",
+                "model in place" + left_out(sight.policy.shadow, Strategy.IN_PLACE, sight.replicas),
                 "beside": sight.replicas == 1,
                 "candidate_replicas": 0,
                 "stable_replicas": sight.replicas,
@@ -369,7 +399,8 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
         return rollout.model_copy(
             update={
                 "strategy": Strategy.REPLACE,
-                "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room})",
+                "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room})"
+                + left_out(sight.policy.shadow, Strategy.REPLACE, sight.replicas),
                 "candidate_replicas": min(sight.fleet.candidate_ready, sight.replicas),
             }
         )
@@ -377,7 +408,7 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
         update={
             "strategy": Strategy.RECREATE,
             "strategy_reason": f"Auto: no room for a pod beside the old one ({sight.no_room}); "
-            "requests are held while it starts",
+            "requests are held while it starts" + left_out(sight.policy.shadow, Strategy.RECREATE, sight.replicas),
             "candidate_replicas": 0,
             "steps": (),
             "step": 0,

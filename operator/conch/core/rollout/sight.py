@@ -12,6 +12,7 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.api.types import bounded
 from conch.core.analysis.alpha import alpha_of_each
+from conch.core.analysis.copies import judge_copies
 from conch.core.analysis.judge import DEFAULT_CHECK, judge
 from conch.core.analysis.judgement import Judgement, Verdict, combine
 from conch.core.analysis.samples import Samples
@@ -21,7 +22,7 @@ from conch.core.pinning import changes_to
 from conch.core.pod_trouble import failed_change, trouble, trouble_lasts
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.capacity import Fleet
-from conch.core.rollout.machine import Sight, window_of
+from conch.core.rollout.machine import NO_TRAFFIC_YET, Sight, window_of
 from conch.core.rollout.verified import (
     golden_error,
     golden_failure,
@@ -77,6 +78,7 @@ def look(
         no_room_for_long=since is not None and now - since >= policy.surge_patience,
         golden_failure=bounded(golden_failure(pods, golden) or unproven_change(preparing, golden), _WORDS_MOST),
         verdict=verdict,
+        copies=observed.copies,
         checks=checks,
         superseded=wanted not in (stable.revision, candidate.revision),
         acknowledged=acknowledged,
@@ -164,7 +166,7 @@ def _no_room(
     deployment = observed.deployment_of(candidate.workload)
     if deployment and EXCEEDED_QUOTA in deployment.creation_error and len(pods) < deployment.replicas:
         # Of a quota nobody tells since when; at its first pods it is since the rollout began.
-        begins = rollout.phase in (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING)
+        begins = rollout.phase in NO_TRAFFIC_YET
         return deployment.creation_error, datetime.fromisoformat(rollout.started_at) if begins else None
     return "", None
 
@@ -184,12 +186,16 @@ def _judged(
     if not through_gateways:
         # Nobody counts; the pods' own health is all that is known.
         return Verdict.PASS, golden
-    if name is None:
+    shadow = spec.rollout.shadow if rollout.phase is RolloutPhase.SHADOWING else None
+    if name is None and shadow is None:
         kept = tuple(check for check in rollout.checks if check.name != _GOLDEN_SET)
         return Verdict.INCONCLUSIVE, (*golden, *kept)
     if silence := _silence(spec, candidate, observed):
         result = CheckResult(name=_TRAFFIC, verdict=Verdict.ERROR, message=silence)
         return Verdict.ERROR, (*golden, result)
+    if shadow is not None:
+        verdict, results = judge_copies(shadow, observed.copies)
+        return verdict, (*golden, *results)
     window = observed.window if observed.window and observed.window.name == name else None
     # At a step it has all of them where one pod has taken the place of the only other: that compares nothing.
     alone = rollout.weight == 100 and rollout.step >= len(rollout.steps)

@@ -10,6 +10,7 @@ from conch.api import gateway_pod
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS
 from conch.gateway.envoy import admission, failure_counters, naming, tls
 from conch.gateway.envoy.external_authorization import ExternalAuthorization, authorization_cluster
+from conch.gateway.envoy.shadow import shadow_cluster
 
 TYPE_PREFIX: Final = "type.googleapis.com/"
 
@@ -100,7 +101,7 @@ def loopback(port: int) -> dict[str, Any]:
 
 def render_bootstrap(options: BootstrapOptions) -> str:
     """The bootstrap file."""
-    clusters = [_hold_cluster(options.hold_port)]
+    clusters = [_hold_cluster(options.hold_port), shadow_cluster(options.hold_port)]
     if options.authorization:
         clusters.append(authorization_cluster(options.authorization))
     bootstrap = {

@@ -26,6 +26,8 @@ CLIENTS: Final = "clients"
 """The part of the routes that says which clients are let in. Virtual hosts have a dot in their names."""
 HOLD: Final = "hold"
 """The cluster of the sidecar, and the filter that asks it."""
+SHADOW: Final = "shadow"
+"""The cluster of the sidecar for copies of requests. Its own, so that these take no room from what is held."""
 
 _LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _IS_LABEL: Final = re.compile(_LABEL)

@@ -145,7 +145,14 @@ def _object_config(
             clusters[str(id_)] = to_json(cluster(id_, each, ports=options.ports, max_requests=most))
             if not each:
                 empty.add(str(id_))
-    host = virtual_host(route=object_.route, namespace=object_.namespace, gateway=object_.gateway, sending=to)
+    copied = next((share.shadow.percent for share, each in shares if share.shadow and each), 0)
+    host = virtual_host(
+        route=object_.route,
+        namespace=object_.namespace,
+        gateway=object_.gateway,
+        sending=to,
+        copied_percent=copied,
+    )
     counts = {share.workload: len(each) for share, each in shares}
     return ObjectConfig(
         key=object_.key,

@@ -9,6 +9,7 @@ from conch.gateway.envoy import naming
 from conch.gateway.envoy.bootstrap import TYPE_PREFIX
 from conch.gateway.envoy.listener import IDLE_SECONDS
 from conch.gateway.envoy.naming import ClusterId, Protocol
+from conch.gateway.envoy.shadow import GRPC_INFER, HTTP_INFER_MATCH, mirror_policies
 from conch.gateway.routed import RoutedShare
 
 GRPC_STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -45,7 +46,8 @@ def sending(shares: Sequence[tuple[RoutedShare, int]]) -> Sending:
     """From the shares and the number of servers of each.
 
     A workload without servers never gets a weight beside one that has some: Envoy would answer 503, and no retry helps.
-    A version that only finishes (weight 0) goes on as long as it is the only one with servers.
+    A version that only finishes (weight 0) goes on as long as it is the only one with servers. One that gets copies has
+    not proven itself, so it never stands in for others.
     """
     weighted = [(share, servers) for share, servers in shares if share.weight > 0]
     ready = [share for share, servers in weighted if servers]
@@ -53,15 +55,18 @@ def sending(shares: Sequence[tuple[RoutedShare, int]]) -> Sending:
     waits_for = f"no server of workload {', '.join(missing)} is ready" if missing else ""
     if ready:
         return Sending(weights=tuple((s.workload, s.weight) for s in ready), held=False, waits_for=waits_for)
-    finishing = [share for share, servers in shares if servers]
+    finishing = [share for share, servers in shares if servers and share.shadow is None]
     if finishing:
         waits_for = waits_for or "no workload is to get requests, and one still has servers"
         return Sending(weights=tuple((s.workload, 1) for s in finishing), held=False, waits_for=waits_for)
     return Sending(weights=(), held=True)
 
 
-def virtual_host(*, route: str, namespace: str, gateway: Gateway, sending: Sending) -> dict[str, Any]:
-    """The virtual host of the object that gateways know as `route`."""
+def virtual_host(
+    *, route: str, namespace: str, gateway: Gateway, sending: Sending, copied_percent: int = 0
+) -> dict[str, Any]:
+    """The virtual host of the object that gateways know as `route`; of its inferences, so many percent are copied."""
+    mirrors = mirror_policies(route, copied_percent) if copied_percent and not sending.held else []
     host: dict[str, Any] = {
         "name": route,
         "domains": [route],
@@ -70,7 +75,7 @@ def virtual_host(*, route: str, namespace: str, gateway: Gateway, sending: Sendi
         "routes": [
             each
             for protocol in (Protocol.GRPC, Protocol.HTTP)
-            for each in _routes(protocol, gateway, _target(namespace, sending, protocol), held=sending.held)
+            for each in _routes(protocol, gateway, _target(namespace, sending, protocol), mirrors, held=sending.held)
         ],
     }
     host |= _retry_policy(gateway.effective_retries)
@@ -95,14 +100,20 @@ def _target(namespace: str, sending: Sending, protocol: Protocol) -> dict[str, A
     }
 
 
-def _routes(protocol: Protocol, gateway: Gateway, target: dict[str, Any], *, held: bool) -> list[dict[str, Any]]:
-    """Streams first, then everything else of the protocol."""
+def _routes(
+    protocol: Protocol, gateway: Gateway, target: dict[str, Any], mirrors: list[dict[str, Any]], *, held: bool
+) -> list[dict[str, Any]]:
+    """Streams first, then what is copied, then everything else of the protocol."""
     is_grpc = protocol is Protocol.GRPC
     only: dict[str, Any] = {"grpc": {}} if is_grpc else {}
     stream = {"path": GRPC_STREAM} if is_grpc else _HTTP_STREAM_MATCH
+    infer = {"path": GRPC_INFER} if is_grpc else HTTP_INFER_MATCH
+    unary = target | _times(gateway, is_grpc=is_grpc, held=held)
+    copied = [{"match": infer | only, "route": unary | {"request_mirror_policies": mirrors}}] if mirrors else []
     return [
         {"match": stream | only, "route": target | _stream_times(is_grpc=is_grpc)},
-        {"match": {"prefix": "/"} | only, "route": target | _times(gateway, is_grpc=is_grpc, held=held)},
+        *copied,
+        {"match": {"prefix": "/"} | only, "route": unary},
     ]
 
 
