@@ -216,7 +216,7 @@ SOURCES: Final[tuple[dict[str, Any], ...]] = (
         (_rollout(strategy="Recreate", shadow={"percent": 10}), "there is nothing to compare with"),
         (_rollout(shadow={}), "percent: Required value"),
         (_rollout(shadow={"percent": 0}), "greater than or equal to 1"),
-        (_rollout(shadow={"percent": 5, "maxDisagreement": 100}), "less than or equal to 99.9"),
+        (_rollout(shadow={"percent": 5, "maxDisagreement": 100}), "less than or equal to 99"),
         (_rollout(shadow={"percent": 5, "latency": {"percentile": 95}}), "either maxMilliseconds or maxRatioToStable"),
         (
             _rollout(shadow={"percent": 5, "outputs": [{"output": "y", "sameLabel": True, "absolute": 1}]}),
