@@ -106,9 +106,8 @@ def test_whatever_dies_in_the_middle_one_of_the_two_versions_serves(
     assert model.weights == [50, 50]
     model.conch("promote")
     until(lambda: len(model.status["rollout"]["turned"]) == 2, "the second pod's turn", seconds=AFTER_KILL_SECONDS)
-    # A server that ends twice within a minute would be one that keeps crashing, and the version be given up for it.
-    for name in pods:
-        cluster.kill_container(name, "agent", namespace.name)
+    # Not the containers once more: who ends twice within a minute keeps crashing, and is given up for it.
+    kill_operators(cluster)
     model.wait_served(2)
     namespace.wait_answers(NAME)
     assert model.pods() == pods
