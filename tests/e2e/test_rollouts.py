@@ -163,4 +163,4 @@ def test_where_no_gpu_is_free_an_automatic_rollout_does_without(namespace: Names
     model.deploy(2, versions.MODEL)
     model.wait_served(2)
     rollout = model.status["rollout"]
-    assert (rollout["strategy"], "Insufficient nvidia.com/gpu" in rollout["strategyReason"]) == ("Replace", True)
+    assert (rollout["strategy"], "Insufficient nvidia.com/gpu" in rollout["strategyReason"]) == ("InPlace", True)

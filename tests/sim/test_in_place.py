@@ -374,7 +374,7 @@ def test_a_failing_load_goes_back_and_its_pod_serves_again() -> None:
 _EVENTS = st.sampled_from(["live", "crash", "kill", "unheard", "edit", "back", "scale", "fetch", "bad", "abort"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(replicas=st.integers(1, 3), events=st.lists(st.tuples(_EVENTS, st.integers(0, 5)), max_size=25))
 def test_whatever_happens_ends_with_what_is_asked_for(replicas: int, events: list[tuple[str, int]]) -> None:
     world = serving(replicas)
@@ -412,7 +412,7 @@ def test_whatever_happens_ends_with_what_is_asked_for(replicas: int, events: lis
                 command(world, Verb.ABORT, f"n{number}")
                 world.step()
     world.command = None
-    live(world, rounds=200)
+    live(world, rounds=150)
     rejected = {each.revision for each in world.status.rejected}
     assert world.status.stable
     if served(world) != version:

@@ -381,9 +381,10 @@ class World:
         """Let every pod that holds its revision's files load them and become ready."""
         for name, pod in self.pods.items():
             report = pod.report
-            if report and report.change and report.change.pin and report.change.phase is AgentPhase.FETCHED:
+            change = self.assignments.get(pod.workload, {}).get("change")
+            if change and report and report.change and report.change.pin and report.change.phase is AgentPhase.FETCHED:
                 prepared = report.change.model_copy(update={"phase": AgentPhase.READY})
-                if self.assignments[pod.workload]["change"]["beside"]:
+                if change["beside"]:
                     prepared = prepared.model_copy(update={"golden": self.golden_of_change or self.golden})
                 report = report.model_copy(update={"change": prepared})
             if report and report.pin and report.pin.digest == report.digest:

@@ -135,7 +135,7 @@ def test_lists_are_bounded(field: str, item: dict[str, Any], most: int) -> None:
 
 @pytest.mark.parametrize("field", ["strategy", "unknown"])
 def test_what_is_unknown_is_refused(field: str) -> None:
-    assert isinstance(read(**{field: "InPlace"}), InvalidSpec)
+    assert isinstance(read(**{field: "BlueGreen"}), InvalidSpec)
 
 
 def test_checks_are_told_apart_by_their_names() -> None:

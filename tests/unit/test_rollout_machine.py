@@ -747,12 +747,29 @@ def test_auto_without_room_for_long_replaces() -> None:
 @pytest.mark.parametrize("through_gateways", [True, False])
 def test_auto_without_room_recreates_where_there_is_but_one_pod(through_gateways: bool) -> None:
     start = a_rollout(P, "1+1@0")
-    after = advance(start, a_sight(start, ready=0, replicas=1, through_gateways=through_gateways, **NO_ROOM))
+    seen = a_sight(start, ready=0, replicas=1, through_gateways=through_gateways, misfit="of old agents", **NO_ROOM)
+    after = advance(start, seen)
     assert (after.strategy, after.steps, after.step) == (Strategy.RECREATE, (), 0)
     assert after.strategy_reason == (
         "Auto: no room for a pod beside the old one (3 Insufficient nvidia.com/gpu); requests are held while it starts"
+        ". Not in place: of old agents"
     )
     assert (after.stable_replicas, after.candidate_replicas) == (0, 0)
+
+
+@pytest.mark.parametrize(("replicas", "beside"), [(1, True), (4, False)])
+def test_auto_without_room_changes_pods_in_place_that_can(replicas: int, beside: bool) -> None:
+    start = a_rollout(P, f"{replicas}+1@0")
+    after = advance(start, a_sight(start, ready=0, replicas=replicas, misfit="", **NO_ROOM))
+    assert (after.strategy, after.beside) == (Strategy.IN_PLACE, beside)
+    assert "in place" in after.strategy_reason
+    assert after.stable_replicas + after.candidate_replicas == replicas
+
+
+def test_auto_waits_until_it_is_known_whether_pods_can_change_in_place() -> None:
+    start = a_rollout(P, "1+1@0")
+    after = advance(start, a_sight(start, ready=0, replicas=1, misfit=None, **NO_ROOM))
+    assert after.strategy is Strategy.SURGE
 
 
 @pytest.mark.parametrize(

@@ -400,7 +400,8 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
             update={
                 "strategy": Strategy.REPLACE,
                 "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room})"
-                + left_out(sight.policy.shadow, Strategy.REPLACE, sight.replicas),
+                + left_out(sight.policy.shadow, Strategy.REPLACE, sight.replicas)
+                + _not_in_place(sight),
                 "candidate_replicas": min(sight.fleet.candidate_ready, sight.replicas),
             }
         )
@@ -408,7 +409,9 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
         update={
             "strategy": Strategy.RECREATE,
             "strategy_reason": f"Auto: no room for a pod beside the old one ({sight.no_room}); "
-            "requests are held while it starts" + left_out(sight.policy.shadow, Strategy.RECREATE, sight.replicas),
+            "requests are held while it starts"
+            + left_out(sight.policy.shadow, Strategy.RECREATE, sight.replicas)
+            + _not_in_place(sight),
             "candidate_replicas": 0,
             "steps": (),
             "step": 0,
@@ -416,6 +419,12 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
             "observed_since": None,
         }
     )
+
+
+def _not_in_place(sight: Sight) -> str:
+    """To follow a strategy's reason: why the pods that there are do not change their model."""
+    why = sight.misfit or sight.refused
+    return f". Not in place: {why}" if why else ""
 
 
 def _with_new_pods(rollout: RolloutStatus, why: str, sight: Sight) -> RolloutStatus:
