@@ -64,7 +64,6 @@ def test_versions_come_and_go_in_the_same_pods_and_no_request_is_lost(
     assert lost(result) == ""
 
 
-@pytest.mark.alone
 def test_the_only_pod_finds_out_a_wrong_version_before_any_client_does(namespace: Namespace, store: ModelStore) -> None:
     model = Model(namespace, store, replicas=1)
     model.begin(versions.recorded(1))

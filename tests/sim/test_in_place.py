@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from conch.api.assignment import AgentPhase, Assignment, GoldenOutcome, GoldenReport
 from conch.api.command import Command, Verb
+from conch.api.gateway_report import ShadowTraffic
 from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause, RolloutPhase, Strategy
-from conch.api.status import ConditionStatus, ConditionType
+from conch.api.status import ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core.analysis.samples import Samples
 from conch.core.observed import ObservedRoute, ObservedWindow
 from tests.sim.world import World
@@ -203,6 +204,47 @@ def test_a_pod_that_answers_otherwise_than_recorded_gets_no_request_and_changes_
     assert world.status.stable
     assert set(served_by(world).values()) == {world.status.stable.revision}
     assert len(served_by(world)) == 2
+
+
+def test_a_pod_that_has_turned_answers_copies_before_it_answers_anybody() -> None:
+    world = serving(3)
+    world.copied = ShadowTraffic(epoch="1", compared=9)
+    told: list[tuple[RolloutPhase, int, int]] = []
+
+    def look(status: ModelDeploymentStatus) -> None:
+        if status.rollout:
+            told.append((status.rollout.phase, status.rollout.weight, len(status.rollout.turned)))
+
+    world.on_status = look
+    world.edit(**spec(2, replicas=3, shadow={"percent": 20, "minSamples": 100}))
+    live(world, rounds=30)
+    assert set(told) >= {(RolloutPhase.SHADOWING, 0, 1)}
+    assert {weight for _, weight, _ in told} == {0}
+    (copied,) = [share for share in world.status.traffic if share.shadow]
+    assert world.status.rollout
+    assert copied.pods == world.status.rollout.turned
+    assert copied.draining == ()
+    world.copied = ShadowTraffic(epoch="1", compared=60)
+    live(world, rounds=60)
+    assert served(world) == 2
+    assert world.status.rollout
+    assert world.status.rollout.strategy is Strategy.IN_PLACE
+    assert not world.changed_with_traffic
+
+
+def test_a_pod_that_has_turned_and_disagrees_changes_back_before_it_answers_anybody() -> None:
+    world = serving(2)
+    world.copied = ShadowTraffic(epoch="1", compared=60, disagreed=9, example="y: 3 of 3 values differ")
+    weights = set()
+    world.edit(**spec(2, shadow={"percent": 20, "minSamples": 100}))
+    for _ in range(90):
+        live(world, rounds=1)
+        weights |= {share.weight for share in world.status.traffic}
+    assert weights == {0, 100}
+    assert served(world) == 1
+    assert [each.cause for each in world.status.rejected] == [RollbackCause.SHADOW_DISAGREED]
+    assert world.status.stable
+    assert list(served_by(world).values()) == [world.status.stable.revision] * 2
 
 
 def test_more_than_the_model_needs_other_pods_and_says_so() -> None:

@@ -68,7 +68,7 @@ def look(
     found = trouble(pods, now) or failed_change(preparing)
     told = f"{found.reason}: {found.message}" if found else golden_error(pods, golden)
     return Sight(
-        policy=spec.rollout,
+        policy=_policy(spec),
         replicas=spec.desired_replicas,
         fleet=_fleet(rollout, stable, candidate, observed, golden, listed),
         candidate_started=len(ready_pods(candidate, observed)),
@@ -88,6 +88,12 @@ def look(
         stable_lost_patience=policy.stable_lost_patience,
         now=now,
     )
+
+
+def _policy(spec: ModelDeploymentSpec) -> Rollout:
+    """Without what only Conch's gateways do, where requests do not go through them."""
+    copies = spec.gateway.mode is GatewayMode.GATEWAY
+    return spec.rollout if copies else spec.rollout.model_copy(update={"shadow": None})
 
 
 def look_back(
@@ -186,7 +192,7 @@ def _judged(
     if not through_gateways:
         # Nobody counts; the pods' own health is all that is known.
         return Verdict.PASS, golden
-    shadow = spec.rollout.shadow if rollout.phase is RolloutPhase.SHADOWING else None
+    shadow = _policy(spec).shadow if rollout.phase is RolloutPhase.SHADOWING else None
     if name is None and shadow is None:
         kept = tuple(check for check in rollout.checks if check.name != _GOLDEN_SET)
         return Verdict.INCONCLUSIVE, (*golden, *kept)
