@@ -33,7 +33,7 @@ console = Console()
 
 def main(
     requests: Annotated[int, typer.Option(help="At least so many for each number of replicas.")] = 10_000,
-    rate_per_second: Annotated[float, typer.Option(help="Of HTTP and gRPC together.")] = 80,
+    rate_per_second: Annotated[float, typer.Option(help="Of HTTP and gRPC together.")] = 100,
 ) -> None:
     """Change the model of one and of two pods forth and back under a load; exits with 1 if a request was lost.
 
