@@ -66,7 +66,7 @@ def main(
             cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
         goal = _OF_LOAD * statistics.median(loads) + _BEYOND_SECONDS
         _row(table, f"{replicas} replicas: Triton's load, s", loads)
-        _row(table, f"{replicas} replicas: a pod's turn -> it has its share anew, s", course.turns, goal=goal)
+        _row(table, f"{replicas} replicas: a pod's turn -> it is verified, s", course.turns, goal=goal)
         _row(table, f"{replicas} replicas: applied -> the version is stable, s", course.wholes)
     console.print(table)
     courses.judge(results)
@@ -95,9 +95,8 @@ class Course:
     def _change(self, version: int) -> None:
         facts: dict[str, Any] = {"stable": lambda live: _stable(live) == version}
         for number in range(1, self._replicas + 1):
-            share = 100 * number // self._replicas
             facts[f"turn {number}"] = lambda live, n=number: len(_rollout(live, version).get("turned", ())) >= n
-            facts[f"back {number}"] = lambda live, weight=share: _rollout(live, version).get("weight", 0) >= weight
+            facts[f"back {number}"] = lambda live, n=number: _rollout(live, version).get("ready", 0) >= n
         with Timeline(self._namespace.cluster, NAMESPACE, "mdep", facts) as timeline:
             timeline.start()
             self._model.deploy(version, versions.recorded(version), strategy="InPlace")
