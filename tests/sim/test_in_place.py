@@ -18,7 +18,6 @@ from conch.core.analysis.samples import Samples
 from conch.core.observed import ObservedRoute, ObservedWindow
 from tests.sim.world import World
 
-URI = "https://models/a.onnx"
 CHECKS = [{"successRate": {"minimumPercent": 99}}]
 GOOD = Samples(requests=2000, failures=1, latency=(0, 0, 0, 2000))
 BAD = Samples(requests=2000, failures=100)
@@ -27,7 +26,7 @@ WRONG = GoldenReport(outcome=GoldenOutcome.FAILED, samples=3, mismatches=1, mess
 
 def spec(version: int, *, replicas: int = 2, strategy: str = "InPlace", **rollout: Any) -> dict[str, Any]:
     return {
-        "model": {"version": version, "source": {"uri": URI}},
+        "model": {"version": version, "source": {"uri": f"https://models/{version}.onnx"}},
         "replicas": replicas,
         "gpu": {"count": 0},
         "rollout": {"keepWarmSeconds": 0, "strategy": strategy, **rollout},
@@ -118,7 +117,7 @@ def test_the_same_pods_serve_the_new_version(replicas: int, steps: list[Any]) ->
 
 def test_agents_are_told_both_revisions_and_whose_turn_it_is() -> None:
     world = serving(2)
-    world.edit(**spec(2, steps=[{"weight": 50, "pause": "UntilPromoted"}]))
+    world.edit(**spec(2, steps=[{"weight": 50, "pause": "UntilPromoted"}]), runtime={"instances": 2})
     live(world, rounds=30)
     assert world.status.stable
     assert world.status.candidate
@@ -133,6 +132,7 @@ def test_agents_are_told_both_revisions_and_whose_turn_it_is() -> None:
     assert (assigned.change.id, assigned.change.pods) == (world.status.rollout.id, world.status.rollout.turned)
     assert len(assigned.change.pods) == 1
     assert not assigned.change.beside
+    assert assigned.change.assignment.instances == assigned.instances == 2
     live(world, rounds=1)
     command(world, Verb.PROMOTE, "on")
     live(world, rounds=60)
@@ -388,6 +388,93 @@ def test_another_number_of_replicas_in_the_middle(before: int, after: int) -> No
     assert len(world.pods) == after
     assert len(served_by(world)) == after
     assert world.plan().actions == ()
+
+
+@pytest.mark.parametrize("before", [2, 3])
+@pytest.mark.parametrize("back", [False, True])
+def test_fewer_replicas_while_a_pod_changes_take_none_that_serves(before: int, back: bool) -> None:
+    world = serving(before)
+    world.edit(**spec(2, replicas=before, steps=[{"weight": 50, "pause": "UntilPromoted"}]))
+    if back:
+        live(world, rounds=40)
+        command(world, Verb.ABORT, "back")
+    for _ in range(30):
+        world.fetch()
+        world.step()
+        if any(pod.report and pod.report.phase is AgentPhase.LOADING for pod in world.pods.values()):
+            break
+        world.load()
+    could = watched(world)
+    world.edit(replicas=1)
+    world.command = None
+    for _ in range(5):
+        # What is on its way takes its time.
+        world.step()
+        world.run_pods()
+    live(world, rounds=60)
+    if not back:
+        command(world, Verb.PROMOTE, "on")
+        live(world, rounds=60)
+    assert min(could) >= 1
+    assert served(world) == (1 if back else 2)
+    assert len(world.pods) == 1
+    assert not world.changed_with_traffic
+
+
+def test_a_pod_that_was_refused_once_is_not_asked_again() -> None:
+    world = serving(1, strategy="Auto")
+    old = set(world.pods)
+    world.refuses_change = "an ensemble cannot be loaded beside another one"
+    world.edit(**spec(2, replicas=1, strategy="Auto"))
+    for _ in range(300):
+        world.fetch()
+        for name, pod in world.pods.items():
+            if name not in old and old & world.pods.keys():
+                world.pods[name] = replace(
+                    pod, report=None, scheduled=False, unschedulable_message="0/1 nodes: Insufficient nvidia.com/gpu"
+                )
+        world.step()
+        world.load()
+    assert served(world) == 2
+    assert world.status.rollout
+    assert world.status.rollout.strategy is Strategy.RECREATE
+    assert "an ensemble" in world.status.rollout.strategy_reason
+
+
+def test_a_drained_node_takes_nobody_while_another_pod_changes_however_old_it_is() -> None:
+    world = serving(2)
+    world.pods = {name: replace(pod, created="2025-12-31T00:00:00Z") for name, pod in world.pods.items()}
+    world.edit(**spec(2))
+    for _ in range(30):
+        world.fetch()
+        world.step()
+        if any(pod.report and pod.report.phase is AgentPhase.LOADING for pod in world.pods.values()):
+            break
+        world.load()
+    world.golden_of = dict.fromkeys(world.pods)
+    world.load()
+    world.step()
+    (serves,) = (name for name in world.pods if world.status.rollout and name not in world.status.rollout.turned)
+    assert all(pod.ready for pod in world.pods.values())
+    assert not world.evict(serves), "the other one has yet to be verified"
+
+
+def test_an_aborted_change_is_over_once_all_pods_have_changed_back() -> None:
+    world = serving(2)
+    world.edit(**spec(2, steps=[{"weight": 50, "pause": "UntilPromoted"}]))
+    live(world, rounds=30)
+    command(world, Verb.ABORT, "back")
+    for _ in range(20):
+        # No order and no assignment gets through.
+        world.step()
+    assert world.status.rollout
+    assert world.status.rollout.turned == ()
+    assert world.status.rollout.phase is RolloutPhase.ROLLING_BACK
+    live(world, rounds=20)
+    assert world.status.rejected
+    assert world.status.candidate is None
+    assert world.status.stable
+    assert list(served_by(world).values()) == [world.status.stable.revision] * 2
 
 
 def test_a_failing_load_goes_back_and_its_pod_serves_again() -> None:

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import pytest
 
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.assignment import AgentPhase, AgentReport, ChangeReport
+from conch.api.reasons import Reason
 from conch.core.observed import ObservedContainer, ObservedPod
-from conch.core.pod_trouble import trouble, trouble_lasts
+from conch.core.pod_trouble import failed_change, refusal_of, trouble, trouble_lasts
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WELL: Final = ObservedPod(name="well", uid="well", workload="w2", ready=True, created=NOW.isoformat())
@@ -88,3 +89,12 @@ def test_an_old_pod_that_was_tried_often_and_is_well_is_in_no_trouble() -> None:
     for pods in ((), (WELL,), (loading,), (unheard,), (waiting("ContainerCreating", 3600),)):
         assert trouble(pods, NOW) is None
         assert not trouble_lasts(pods, NOW)
+
+
+def test_what_does_not_fit_beside_another_model_is_for_pods_of_its_own() -> None:
+    change = ChangeReport(id="w2", revision="r2", phase=AgentPhase.FAILED, attempts=9, message="12 GiB and more")
+    assert failed_change([change], lasting=True)
+    too_large = change.model_copy(update={"reason": Reason.SOURCE_TOO_LARGE})
+    assert "no room for both" in refusal_of(too_large)
+    assert failed_change([too_large]) is None
+    assert refusal_of(change) == ""

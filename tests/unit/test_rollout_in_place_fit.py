@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conch.api.assignment import AgentReport
-from conch.api.model_deployment import ModelDeployment
+from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.observed import ObservedPod
 from conch.core.rollout.in_place_fit import misfit
@@ -17,9 +17,12 @@ from tests.sim.world import World
 GIB = 1024**3
 
 
-def seen(world: World, *, pods: Mapping[str, Any] | None = None, **told: Any) -> str | None:
+def seen(
+    world: World, *, pods: Mapping[str, Any] | None = None, source: Mapping[str, Any] | None = None, **told: Any
+) -> str | None:
     """What is said of a new version, where the agents tell this besides what they told."""
-    owner: ModelDeployment = world.owner
+    model = {**world.spec["model"], "source": source or {"uri": "https://models/another.onnx"}}
+    owner: ModelDeployment = replace(world.owner, spec=parse_spec({**world.spec, "model": model}))
     assert isinstance(owner.spec, ModelDeploymentSpec)
     assert owner.status.stable
     changed = tuple(_told(pod, pods or {}, told) for pod in world.pods.values())
@@ -77,6 +80,21 @@ def on_a_gpu() -> World:
         world.serve()
     world.settle()
     return world
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({}, "names no digest"),
+        ({"digest": "sha256:" + "cd" * 32}, ""),
+        ({"uri": "https://models/2.onnx"}, ""),
+    ],
+)
+def test_files_that_were_written_over_are_fetched_by_new_pods(source: dict[str, Any], said: str) -> None:
+    world = serving(2)
+    told = seen(world, source={**world.spec["model"]["source"], **source})
+    assert told is not None
+    assert said in told if said else told == ""
 
 
 def test_two_pods_need_no_memory_for_both() -> None:

@@ -219,6 +219,9 @@ class RolloutStatus(ApiModel):
             "otherwise each gets no requests while it changes."
         ),
     ] = False
+    misfit: Annotated[
+        Message, Field(description="Why pods cannot change to it in place, once one of them has found that out.")
+    ] = ""
     ready: Annotated[Count, Field(description="Most of its pods that were verified at a time, in this phase.")] = 0
     observed_since: Annotated[
         Timestamp | None, Field(description="Since when every gateway sends it the share of this step.")

@@ -70,7 +70,7 @@ def may_be_of_cache(record: WorkloadRecord, claim: str, message: str) -> bool:
 def _patience_left(record: WorkloadRecord, claim: str, observed: Observed, now: datetime) -> timedelta | None:
     left = [
         (MISSING_PATIENCE if names_claim(message, claim) else PATIENCE) - _age(pod, now)
-        for pod, message in waiting_for_volume(observed.pods_of(record.workload))
+        for pod, message in waiting_for_volume(observed.pods_at(record.workload))
         if may_be_of_cache(record, claim, message)
     ]
     return min(left, default=None)

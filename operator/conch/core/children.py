@@ -119,10 +119,9 @@ def _assigned(
     if not known or known[0][0].workload != tenants[0].workload:
         return None
     record, pin = known[0]
-    change = None
+    instances, change = _instances(owner, home, observed), None
     if len(known) > 1 and routing.rollout is not None:
-        change = change_to(*known[1], routing.rollout, policy.source_policy)
-    instances = _instances(owner, home, observed)
+        change = change_to(*known[1], routing.rollout, policy.source_policy, instances)
     return assignment_config_map(owner, home, record, policy.source_policy, pin, instances, change)
 
 

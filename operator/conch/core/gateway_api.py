@@ -13,6 +13,7 @@ from conch.api.gateway import GatewayMode
 from conch.api.gateway_api import ParentReference, RouteProtocol
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
+from conch.core.in_place import shares_home
 from conch.core.observed import ROUTE_KINDS, ChildId, ChildKind, Observed, ObservedRoute, ParentVerdict
 
 KIND_OF: Final[Mapping[RouteProtocol, ChildKind]] = {
@@ -36,12 +37,19 @@ def has_routes(owner: ModelDeployment, observed: Observed) -> bool:
     """Whether requests come by routes; of a spec that cannot be read, whether there are some."""
     if isinstance(owner.spec, InvalidSpec):
         return any(child.belongs_to(owner.uid) for child in observed.children.values() if child.id.kind in ROUTE_KINDS)
-    return owner.spec.gateway.mode is GatewayMode.GATEWAY_API
+    return _goes_by_routes(owner)
+
+
+def _goes_by_routes(owner: ModelDeployment) -> bool:
+    """An edit in the middle of an in-place change waits for its end: no route can leave out the pod that changes."""
+    if isinstance(owner.spec, InvalidSpec) or owner.spec.gateway.mode is not GatewayMode.GATEWAY_API:
+        return False
+    return not shares_home(owner.status.stable, owner.status.candidate)
 
 
 def wanted_kinds(owner: ModelDeployment) -> tuple[ChildKind, ...]:
     """The kinds of routes that the spec asks for."""
-    if isinstance(owner.spec, InvalidSpec) or owner.spec.gateway.mode is not GatewayMode.GATEWAY_API:
+    if isinstance(owner.spec, InvalidSpec) or not _goes_by_routes(owner):
         return ()
     return tuple(kind for protocol, kind in KIND_OF.items() if owner.spec.gateway.parents_of(protocol))
 

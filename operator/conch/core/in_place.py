@@ -12,6 +12,7 @@ from datetime import datetime
 from conch.api.assignment import AgentPhase
 from conch.api.rollout import TURNED_MOST, RolloutStatus
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
+from conch.api.types import timestamp
 from conch.core.drain import drained
 from conch.core.evictions import evictions
 from conch.core.observed import Observed, ObservedPod
@@ -126,6 +127,8 @@ def take_turns(
     wanted = (rollout.stable_replicas, rollout.candidate_replicas) if replicas else (0, 0)
     pods = (observed.pods_of(stable.workload), observed.pods_of(candidate.workload))
 
+    serving_now = {pod.name for each in pods for pod in each if pod.ready} - held[0] - held[1]
+
     def side(index: int) -> _Side:
         surplus = max(0, len(pods[index]) - wanted[index])
         turns = min(surplus, max(0, wanted[1 - index] - len(pods[1 - index])))
@@ -135,7 +138,9 @@ def take_turns(
         # Where fewer pods are wanted than there are, some go for good.
         removed, rest = in_order[: surplus - turns], in_order[surplus - turns :]
         # What it served before a pod holds always.
-        turning = [pod for pod in rest if not pod.ready or index == 1 or _has_prepared(pod, candidate)][:turns]
+        prepared = [pod for pod in rest if not pod.ready or index == 1 or _has_prepared(pod, candidate)]
+        # Whoever is the last that serves stays until another does, or answers while it changes.
+        turning = [pod for pod in prepared if not pod.ready or rollout.beside or serving_now - {pod.name}][:turns]
         serving = [pod for pod in removed if pod.ready]
         serving += [pod for pod in turning if pod.ready and not rollout.beside]
         leaving = tuple(sorted(pod.name for pod in serving))
@@ -163,7 +168,10 @@ def take_turns(
     # Of a pod that answers all the time nobody is told that it gets nothing.
     elsewhere = frozenset() if rollout.beside else frozenset(turned) | of_candidate.turning
     unproven = frozenset() if rollout.beside else of_stable.turning
-    may_leave = evictions(replicas, (*pods[0], *pods[1]), held[0] | held[1] | unproven, now)
+    coming = held[0] | held[1] | unproven
+    # However old a pod is, while it changes it is about to come.
+    seen = [replace(pod, created=timestamp(now)) if pod.name in coming else pod for each in pods for pod in each]
+    may_leave = evictions(replicas, seen, coming, now)
     staffing_of_stable = Staffing(
         replicas=wanted[0],
         leaving=of_stable.leaving,

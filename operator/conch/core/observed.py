@@ -334,6 +334,15 @@ class Observed:
             pod for pod in self.pods if pod.workload == workload and not pod.deleting and pod.phase not in _OVER
         )
 
+    def pods_at(self, workload: str) -> tuple[ObservedPod, ...]:
+        """The pods that its Deployment makes, whatever they serve, without those that are being deleted or are over."""
+        home = self.homes.get(workload, workload)
+        return tuple(
+            pod
+            for pod in self.pods
+            if self.homes.get(pod.workload, pod.workload) == home and not pod.deleting and pod.phase not in _OVER
+        )
+
     def has_pods_made_by(self, at: datetime) -> bool:
         """Whether a pod of any workload that was made by then still runs."""
         return any(

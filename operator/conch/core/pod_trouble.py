@@ -61,10 +61,22 @@ def failed_agent(pods: Sequence[ObservedPod]) -> Finding | None:
     return None
 
 
+def refusal_of(change: ChangeReport) -> str:
+    """Why a pod that serves one revision can never be changed to another; a pod of its own may have room for that."""
+    is_too_much = change.phase is AgentPhase.FAILED and change.reason is Reason.SOURCE_TOO_LARGE
+    return change.refused or (
+        f"there is no room for both models on the pod's volume: {change.message}" if is_too_much else ""
+    )
+
+
 def failed_change(changes: Sequence[ChangeReport], *, lasting: bool = False) -> Finding | None:
     """A pod that serves one revision and fails to prepare another; with `lasting`, again and again."""
     for change in changes:
-        if change.phase is AgentPhase.FAILED and not change.refused and (not lasting or change.attempts >= _ATTEMPTS):
+        if (
+            change.phase is AgentPhase.FAILED
+            and not refusal_of(change)
+            and (not lasting or change.attempts >= _ATTEMPTS)
+        ):
             reason = change.reason or Reason.MODEL_LOAD_FAILED
             return stalled(reason, f"{change.message} (while the old version serves; tried again with back-off)")
     return None

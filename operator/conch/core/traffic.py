@@ -112,6 +112,11 @@ def generation_of(traffic: tuple[TrafficShare, ...], port: int, gateway: Gateway
 
 
 def _unsaid(share: TrafficShare) -> set[str]:
-    # Without copies the name is what it was before there were any, so that an upgrade asks gateways for nothing new.
-    is_said = {"draining": share.draining_since is not None, "shadow": share.shadow is not None}
+    # Without any of it the name is what it was before there was that, so an upgrade asks gateways for nothing new.
+    is_said = {
+        "draining": share.draining_since is not None,
+        "shadow": share.shadow is not None,
+        "host": share.host is not None,
+        "pods": share.pods is not None,
+    }
     return {field for field, said in is_said.items() if not said}

@@ -47,9 +47,7 @@ def assignment_config_map(
 
     `record` is of the revision that they serve, `change` of what they are changed to (`change_to`).
     """
-    content = _assigned(record, policy, pin)
-    if instances is not None:
-        content["instances"] = instances
+    content = _assigned(record, policy, pin, instances)
     if change is not None:
         content["change"] = change
     return child(
@@ -62,20 +60,22 @@ def assignment_config_map(
 
 
 def change_to(
-    record: WorkloadRecord, pin: Pin | None, rollout: RolloutStatus, policy: SourcePolicy
+    record: WorkloadRecord, pin: Pin | None, rollout: RolloutStatus, policy: SourcePolicy, instances: int | None
 ) -> Mapping[str, Any]:
     """The revision that pods prepare, and serve when it is their turn (api.assignment.Change)."""
     return {
         "id": rollout.id,
-        "assignment": _assigned(record, policy, pin),
+        "assignment": _assigned(record, policy, pin, instances),
         "turn": rollout.turn,
         "pods": list(rollout.turned),
         "beside": rollout.beside,
     }
 
 
-def _assigned(record: WorkloadRecord, policy: SourcePolicy, pin: Pin | None) -> dict[str, Any]:
+def _assigned(record: WorkloadRecord, policy: SourcePolicy, pin: Pin | None, instances: int | None) -> dict[str, Any]:
     content = {**json.loads(record.assignment_json), "sourcePolicy": policy.to_wire()}
     if pin is not None:
         content["pin"] = pin.to_wire()
+    if instances is not None:
+        content["instances"] = instances
     return content

@@ -124,8 +124,12 @@ def _in_place(goal: int, replicas: int, fleet: Fleet, now: Split) -> Split:
     """One pod at a time changes from one revision to the other; each has those that the other has not."""
     wanted = pods_for(goal, replicas) if goal else 0
     candidate = min(now.candidate, replicas)
-    if candidate < wanted:
-        candidate += 1 if fleet.candidate_ready >= candidate else 0
+    if now.stable + now.candidate > replicas:
+        _, candidate = _fewer(wanted, replicas, fleet, now)
+    elif candidate < wanted:
+        # Those that fewer replicas do without go first: none of them is to be taken for one that serves.
+        settled = fleet.stable_left + fleet.candidate_left <= replicas
+        candidate += 1 if settled and fleet.candidate_ready >= candidate else 0
     elif candidate > wanted:
         # Pods that carry nothing change back first and at once.
         idle = max(0, candidate - fleet.candidate_ready)

@@ -4,9 +4,10 @@ from decimal import Decimal
 from typing import Final
 
 from conch.api import names
-from conch.api.assignment import AgentReport
+from conch.api.assignment import AgentReport, Assignment
 from conch.api.canonical import quantity
 from conch.api.gateway import GatewayMode
+from conch.api.model import ModelSource
 from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
@@ -45,6 +46,8 @@ def misfit(
     record = observed.record_of(owner.uid, names.workload_object(owner.name, stable.home))
     if record is None or record.pod_template_json != pod_template_json(owner, spec, stable.home, policy):
         return "more than the model changes, so it needs other pods"
+    if _is_at_the_same_place(owner, spec, stable, observed):
+        return "its source is the same and names no digest, so only a new pod fetches what lies there now"
     if spec.desired_replicas == 1 and spec.models:
         return "the only replica would have to hold each of several models twice"
     pods = ready_pods(stable, observed)
@@ -61,6 +64,25 @@ def misfit(
     if spec.desired_replicas == 1:
         return next((lack for report in reports if (lack := _lack_of_memory(report, spec))), "")
     return ""
+
+
+def _is_at_the_same_place(
+    owner: ModelDeployment, spec: ModelDeploymentSpec, stable: ServedRevision, observed: Observed
+) -> bool:
+    """Whether agents would take files for the new revision's that they hold for the old one.
+
+    They know files by their source: one that is written to in place has others by now.
+    """
+    record = observed.record_of(owner.uid, names.workload_object(owner.name, stable.workload))
+    if record is None:
+        return True
+    before = Assignment.model_validate_json(record.assignment_json)
+    known = {_place(model.source) for model in (before, *before.models)}
+    return any(source.digest is None and _place(source) in known for source in spec.sources.values())
+
+
+def _place(source: ModelSource) -> tuple[str, str | None]:
+    return source.uri, source.endpoint
 
 
 def _lack_of_memory(report: AgentReport, spec: ModelDeploymentSpec) -> str:

@@ -229,9 +229,7 @@ def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | 
 
 def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     rollout = _with_strategy_that_fits(rollout, sight)
-    if rollout.strategy is Strategy.IN_PLACE and sight.replicas == 1 and not rollout.turned:
-        # The others are no more: the only one must not be away.
-        rollout = rollout.model_copy(update={"beside": True})
+    rollout = _beside_where_it_is_alone(rollout, sight)
     before = _split(rollout)
     if rescues := _takes_over(rollout, sight):
         skips = rollout.step < len(rollout.steps)
@@ -265,6 +263,13 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
         there = reached and sight.acknowledged
         return _timed(_arrived(rollout, sight) if there else rollout, rollout, sight)
     return _timed(_next_step(rollout, sight) if reached and _may_go_on(rollout, sight) else rollout, rollout, sight)
+
+
+def _beside_where_it_is_alone(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
+    """Where the others are no more: the only pod must not be away while it changes."""
+    alone = sight.replicas == 1 and sight.fleet.stable_left + sight.fleet.candidate_left <= 1
+    is_new = rollout.strategy is Strategy.IN_PLACE and alone and not rollout.beside
+    return rollout.model_copy(update={"beside": True}) if is_new else rollout
 
 
 def _is_paused(rollout: RolloutStatus, sight: Sight) -> bool:
@@ -355,10 +360,18 @@ def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     if fleet.stable_ready and rollout.deadline and sight.now >= datetime.fromisoformat(rollout.deadline):
         # Fewer pods that are good are better by now than more of which some are bad.
         fleet = replace(fleet, candidate_ready=0)
+    rollout = _beside_where_it_is_alone(rollout, sight)
     before = _split(rollout)
     split = next_split(rollout.strategy, 0, sight.replicas, fleet, before)
     rollout = _with_split(rollout, split)
     has_its_pods = split.candidate == 0 and split.stable == sight.replicas and not rollout.turned
+    if (
+        rollout.strategy is Strategy.IN_PLACE
+        and rollout.deadline
+        and sight.now < datetime.fromisoformat(rollout.deadline)
+    ):
+        # Who has not heard yet that it is to change back would not be told any more.
+        has_its_pods = has_its_pods and sight.fleet.stable_ready >= sight.replicas
     staffed = rollout.strategy is Strategy.SURGE or has_its_pods
     if split == before and split.weight == 0 and staffed and sight.acknowledged:
         return rollout.model_copy(
@@ -376,14 +389,15 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
     held = _is_paused(rollout, sight) or rollout.phase is RolloutPhase.BAKING
     if rollout.strategy is Strategy.IN_PLACE and sight.refused and not rollout.turned:
         return _with_new_pods(rollout, sight.refused, sight)
+    misfit = rollout.misfit or sight.misfit
     if not (is_auto and rollout.strategy is Strategy.SURGE and sight.no_room_for_long) or held:
         return rollout
     if sight.replicas > 1 and not sight.through_gateways:
         # A Service on the pods of one workload cannot do with some of each, and nobody asked for an end of all.
         return rollout
-    if sight.misfit is None:
+    if misfit is None:
         return rollout
-    if not (sight.misfit or sight.refused or sight.candidate_started) and rollout.phase in NO_TRAFFIC_YET:
+    if not (misfit or sight.candidate_started) and rollout.phase in NO_TRAFFIC_YET:
         return rollout.model_copy(
             update={
                 "strategy": Strategy.IN_PLACE,
@@ -401,7 +415,7 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
                 "strategy": Strategy.REPLACE,
                 "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room})"
                 + left_out(sight.policy.shadow, Strategy.REPLACE, sight.replicas)
-                + _not_in_place(sight),
+                + _not_in_place(misfit),
                 "candidate_replicas": min(sight.fleet.candidate_ready, sight.replicas),
             }
         )
@@ -411,7 +425,7 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
             "strategy_reason": f"Auto: no room for a pod beside the old one ({sight.no_room}); "
             "requests are held while it starts"
             + left_out(sight.policy.shadow, Strategy.RECREATE, sight.replicas)
-            + _not_in_place(sight),
+            + _not_in_place(misfit),
             "candidate_replicas": 0,
             "steps": (),
             "step": 0,
@@ -421,10 +435,9 @@ def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutSta
     )
 
 
-def _not_in_place(sight: Sight) -> str:
+def _not_in_place(misfit: str) -> str:
     """To follow a strategy's reason: why the pods that there are do not change their model."""
-    why = sight.misfit or sight.refused
-    return f". Not in place: {why}" if why else ""
+    return f". Not in place: {misfit}" if misfit else ""
 
 
 def _with_new_pods(rollout: RolloutStatus, why: str, sight: Sight) -> RolloutStatus:
@@ -433,6 +446,7 @@ def _with_new_pods(rollout: RolloutStatus, why: str, sight: Sight) -> RolloutSta
         update={
             "strategy": Strategy.SURGE,
             "strategy_reason": f"not InPlace: {why}",
+            "misfit": why,
             "beside": False,
             "candidate_replicas": 0,
             "stable_replicas": sight.replicas,

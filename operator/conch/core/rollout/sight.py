@@ -19,7 +19,7 @@ from conch.core.analysis.samples import Samples
 from conch.core.finding import EXCEEDED_QUOTA
 from conch.core.observed import Observed, ObservedPod
 from conch.core.pinning import changes_to
-from conch.core.pod_trouble import failed_change, trouble, trouble_lasts
+from conch.core.pod_trouble import failed_change, refusal_of, trouble, trouble_lasts
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import NO_TRAFFIC_YET, Sight, window_of
@@ -84,7 +84,7 @@ def look(
         acknowledged=acknowledged,
         through_gateways=through_gateways,
         misfit=misfit,
-        refused=bounded(next((each.refused for each in preparing if each.refused), ""), _WORDS_MOST),
+        refused=bounded(next(filter(None, map(refusal_of, preparing)), ""), _WORDS_MOST),
         stable_lost_patience=policy.stable_lost_patience,
         now=now,
     )
