@@ -129,7 +129,7 @@ def _agent(owner: ModelDeployment, spec: ModelDeploymentSpec, policy: Installati
         "restartPolicy": "Always",
         "args": ["agent"],
         "env": [
-            {"name": pod.POD_NAME_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            _pod_name_env(),
             {"name": pod.MODEL_BYTES_ENV, "value": str(_model_bytes(spec, policy))},
             {"name": pod.TRITON_IMAGE_ENV, "value": _triton_image(spec, policy)},
             *cache_env(policy),
@@ -228,6 +228,11 @@ def _triton(
 def _plain_env(env: EnvVar) -> dict[str, Any]:
     """Without a value that is empty: the API server leaves it out, which would look like an edit for ever."""
     return {"name": env.name, **({"value": env.value} if env.value else {})}
+
+
+def _pod_name_env() -> dict[str, Any]:
+    """With the version, although it is the default: the API server writes it, and all of the reference is one field."""
+    return {"name": pod.POD_NAME_ENV, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
 
 
 def _admin_key_env(owner: ModelDeployment) -> dict[str, Any]:
