@@ -85,6 +85,7 @@ def test_an_object_at_rest_costs_no_write(api: ApiServer, operator: OperatorProc
         return {each["metadata"]["name"] for each in api.get("namespaces")["items"]} <= others
 
     until(gone, "the other tests' namespaces to be gone", seconds=120)
+    until(lambda: api.get("mdep", "digits", "-n", namespace)["status"].get("replicas") == 2, "its pods to be seen")
     before = _settled(operator)
     reconciles = operator.metric("conch_reconciles_total")
     # Quantities are normalised by the API server and lists are keyed: none of that may look like a change.
