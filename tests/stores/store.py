@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
+from tests.cluster import waiting
 from tests.cluster.ports import free_port
 from tests.stores.process import Process
 from tests.stores.tls import Tls
 
 BUCKET = "models"
+_LOG_SECONDS = 60
 
 
 class Store(ABC):
@@ -55,7 +57,20 @@ class Store(ABC):
     @property
     @abstractmethod
     def requests(self) -> Counter[str]:
-        """How often each `METHOD /path`, unquoted and without its query, was asked for, by the tests too."""
+        """
+        How often each `METHOD /path`, unquoted and without its query, was asked for, by the tests too.
+
+        A store that is a program of others may log a request after its answer: `await_requests`.
+        """
+
+    def await_requests(self, path: str, *, least: int = 1) -> None:
+        """Returns when paths that end with this one were asked for so often."""
+        waiting.until(
+            lambda: sum(count for key, count in self.requests.items() if key.endswith(path)) >= least,
+            what=f"That {type(self).__name__} was asked {least} times for {path}",
+            timeout_seconds=_LOG_SECONDS,
+            todo=f"Read the store's log below {self.folder}.",
+        )
 
     @abstractmethod
     def start(self) -> None:
