@@ -14,7 +14,7 @@ from rich.text import Text
 
 from conch.api.model_deployment import parse
 from conch.core.analysis.judgement import Verdict
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from conch.rollouts.printing import one_line, plain
 from conch.rollouts.progress import Progress, look
 from conch.rollouts.screen import as_line

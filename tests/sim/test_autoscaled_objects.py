@@ -14,7 +14,7 @@ from conch.api.status import ConditionStatus, ConditionType
 from conch.core.actions import Apply
 from conch.core.autoscaling import scaling_floor
 from conch.core.observed import ChildKind
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from tests.sim.autoscaled_world import AutoscaledWorld, serving, spec
 
 FIGURES: dict[str, Any] = {"demand": 100.0, "capacity_per_replica": 40.0, "late_percent": 1.0}

@@ -18,7 +18,7 @@ from conch.api.rollout import RollbackCause, RolloutPhase, Strategy
 from conch.api.status import ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core.analysis.samples import Samples
 from conch.core.observed import ObservedContainer, ObservedWindow
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from tests.sim.world import World
 
 URI = "https://models/a.onnx"

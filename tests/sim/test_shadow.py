@@ -15,7 +15,7 @@ from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause, RolloutPhase
 from conch.api.status import ConditionType, ModelDeploymentStatus
 from conch.app.copy_book import CopyBook
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from tests.sim import test_rollouts as rollouts
 from tests.sim.test_rollouts import GOOD, STEPS, URI, command, live, see, served, serving, spec
 from tests.sim.world import World

@@ -5,7 +5,7 @@ from typing import Any, Final
 from conch.api import names
 from conch.api.gateway_report import FailureClass, GatewayReport, ObjectTraffic, WorkloadTraffic
 from conch.api.rollout import RolloutPhase
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 
 NAMESPACE: Final = "team"
 NAME: Final = "fraud"

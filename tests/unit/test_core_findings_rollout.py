@@ -21,7 +21,7 @@ from conch.api.status import ServedRevision
 from conch.core.analysis.judgement import Verdict
 from conch.core.finding import Finding, Severity
 from conch.core.observed import ObservedContainer
-from conch.core.rollout.machine import FAILURES
+from conch.core.rollout.phases import FAILURES
 from conch.core.succession import Succession
 from tests.unit.test_core_findings import SERVICE, WANTED, a_pod, expect, find, reporting
 

@@ -25,7 +25,7 @@ from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.observed import Observed, ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.commands import Obeyed
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from conch.core.rollout.verified import ready_pods
 from conch.core.succession import Succession, succeed
 

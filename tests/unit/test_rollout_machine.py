@@ -20,10 +20,7 @@ from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.machine import (
     CHECKS_INTERVAL,
-    FAILURES,
-    UNDER_WAY,
     WAY_BACK_PATIENCE,
-    Sight,
     advance,
     begin,
     goal_of,
@@ -31,6 +28,8 @@ from conch.core.rollout.machine import (
     roll_back,
     window_of,
 )
+from conch.core.rollout.phases import FAILURES, UNDER_WAY
+from conch.core.rollout.sight import Sight
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STEPS: Final = (Step(weight=25, pause_seconds=60), Step(weight=50, pause=Pause.UNTIL_PROMOTED))
@@ -764,6 +763,16 @@ def test_auto_without_room_changes_pods_in_place_that_can(replicas: int, beside:
     assert (after.strategy, after.beside) == (Strategy.IN_PLACE, beside)
     assert "in place" in after.strategy_reason
     assert after.stable_replicas + after.candidate_replicas == replicas
+
+
+def test_who_asked_for_in_place_is_not_told_of_auto() -> None:
+    in_place = POLICY.model_copy(update={"strategy": Strategy.IN_PLACE})
+    start = a_rollout(P, "4+2@0", ready=1, misfit="of old agents")
+    after = advance(start, a_sight(start, ready=1, **NO_ROOM | {"policy": in_place}))
+    assert (after.strategy, after.strategy_reason) == (
+        Strategy.REPLACE,
+        "no room for pods beside the old ones (3 Insufficient nvidia.com/gpu). Not in place: of old agents",
+    )
 
 
 def test_auto_waits_until_it_is_known_whether_pods_can_change_in_place() -> None:

@@ -17,7 +17,9 @@ from conch.core.analysis.copies import Copies
 from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.commands import obey
-from conch.core.rollout.machine import UNDER_WAY, Sight, advance, begin
+from conch.core.rollout.machine import advance, begin
+from conch.core.rollout.phases import UNDER_WAY
+from conch.core.rollout.sight import Sight
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WORDS: Final = st.sampled_from(["", "m", "x" * 1500])

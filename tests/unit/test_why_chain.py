@@ -20,7 +20,7 @@ from conch.core import findings
 from conch.core.finding import Finding
 from conch.core.findings import CHECKS
 from conch.core.observed import ROUTE_KINDS, ObservedContainer
-from conch.core.rollout.machine import FAILURES
+from conch.core.rollout.phases import FAILURES
 from conch.why.chain import LOOKED, explain
 from conch.why.gather import Seen
 from conch.why.report import Outcome, Report

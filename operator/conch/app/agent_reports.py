@@ -23,7 +23,7 @@ from conch.app import metrics
 from conch.app.cluster_view import ClusterView
 from conch.core.in_place import shares_home
 from conch.core.observed import ObservedPod
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from conch.kube.reflector import ObjectKey
 
 _TICK_SECONDS: Final = 0.5

@@ -30,7 +30,7 @@ from conch.core.in_place import as_they_serve
 from conch.core.observed import Observed
 from conch.core.plan import plan
 from conch.core.policy import InstallationPolicy
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError

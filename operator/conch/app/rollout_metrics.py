@@ -22,7 +22,7 @@ from conch.api.shadow import ShadowStatus
 from conch.api.status import ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 
 _OBJECT: Final = ("namespace", "name")
 _WORKLOAD: Final = (*_OBJECT, "workload", "revision", "version", "role")

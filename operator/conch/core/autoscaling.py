@@ -10,7 +10,7 @@ from conch.api.instances import AUTO_INSTANCES
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.types import bounded, timestamp
 from conch.core.observed import Observed
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from conch.core.scaling.view import ScalingView
 
 _FIGURES_EVERY: Final = timedelta(seconds=60)

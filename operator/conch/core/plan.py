@@ -28,7 +28,8 @@ from conch.core.policy import InstallationPolicy
 from conch.core.removals import removals
 from conch.core.revision import revision_of
 from conch.core.rollout.commands import Obeyed, answer_due_after, obey
-from conch.core.rollout.machine import UNDER_WAY, window_of
+from conch.core.rollout.machine import window_of
+from conch.core.rollout.phases import UNDER_WAY
 from conch.core.routing import Routing, route
 from conch.core.situation import Situation
 from conch.core.status import render_status

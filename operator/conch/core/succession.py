@@ -30,8 +30,9 @@ from conch.core.pinning import pinned
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.commands import Obeyed, with_rejected
 from conch.core.rollout.in_place_fit import misfit
-from conch.core.rollout.machine import FAILURES, NO_TRAFFIC_YET, UNDER_WAY, advance, begin, roll_back
-from conch.core.rollout.sight import look, look_back
+from conch.core.rollout.looking import look, look_back
+from conch.core.rollout.machine import advance, begin, roll_back
+from conch.core.rollout.phases import FAILURES, NO_TRAFFIC_YET, UNDER_WAY
 from conch.core.rollout.verified import golden_policy, ready_pods, verified_pods
 from conch.core.traffic_split import splits_traffic
 

@@ -12,7 +12,8 @@ from conch.api.status import ConditionStatus, ConditionType
 from conch.core.analysis.judgement import Verdict
 from conch.core.autoscaling import autoscaling_of
 from conch.core.revision import revision_of
-from conch.core.rollout.machine import NO_TRAFFIC_YET, UNDER_WAY, is_waiting_for_promotion
+from conch.core.rollout.machine import is_waiting_for_promotion
+from conch.core.rollout.phases import NO_TRAFFIC_YET, UNDER_WAY
 
 _BACK: Final = (RolloutPhase.ROLLING_BACK, RolloutPhase.HALTED)
 _ALL: Final = 100

@@ -11,7 +11,7 @@ from rich.text import Text
 from conch.api.rollout import RolloutPhase, RolloutStatus
 from conch.api.shadow import ShadowStatus
 from conch.core.autoscaling import autoscaling_of
-from conch.core.rollout.machine import UNDER_WAY
+from conch.core.rollout.phases import UNDER_WAY
 from conch.rollouts.printing import duration, one_line, plain, since, table
 from conch.rollouts.progress import Place, PodsRow, Progress, StepRow, Wait
 

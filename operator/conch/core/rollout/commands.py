@@ -9,7 +9,8 @@ from conch.api.command import Command, UnreadableCommand, Verb
 from conch.api.rollout import CommandStatus, RejectedRevision, RollbackCause, RolloutPhase, RolloutStatus
 from conch.api.status import ModelDeploymentStatus
 from conch.api.types import timestamp
-from conch.core.rollout.machine import UNDER_WAY, roll_back
+from conch.core.rollout.machine import roll_back
+from conch.core.rollout.phases import UNDER_WAY
 
 _WITH_TRAFFIC: Final = (RolloutPhase.SHIFTING, RolloutPhase.BAKING)
 

@@ -8,12 +8,11 @@ A pause is no phase: it only keeps the machine from going forward. Every step is
 anything of it is done, and a step that is taken again from the same status and sight changes nothing.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from conch.api.rollout import (
-    CheckResult,
     Pause,
     RollbackCause,
     Rollout,
@@ -23,10 +22,12 @@ from conch.api.rollout import (
 )
 from conch.api.shadow import Shadow
 from conch.api.types import timestamp
-from conch.core.analysis.copies import NOTHING_COPIED, Copies
 from conch.core.analysis.judgement import Verdict
-from conch.core.rollout.capacity import Fleet, Split, is_reached, next_split
+from conch.core.rollout.capacity import Split, is_reached, next_split
+from conch.core.rollout.phases import NO_TRAFFIC_YET
 from conch.core.rollout.shadowing import GOAL, left_out, shadows, with_copies, with_share
+from conch.core.rollout.sight import Sight, is_paused
+from conch.core.rollout.strategy import beside_where_it_is_alone, first_strategy, with_strategy_that_fits
 
 WAY_BACK_PATIENCE: Final = timedelta(seconds=60)
 """How long traffic stays with a revision that is rolled back because the stable one has too few ready pods for it."""
@@ -34,75 +35,12 @@ WAY_BACK_PATIENCE: Final = timedelta(seconds=60)
 CHECKS_INTERVAL: Final = timedelta(seconds=10)
 """How often the numbers of checks whose verdicts stay the same are written."""
 
-UNDER_WAY: Final = frozenset(
-    {
-        RolloutPhase.PROVISIONING,
-        RolloutPhase.VERIFYING,
-        RolloutPhase.SHADOWING,
-        RolloutPhase.SHIFTING,
-        RolloutPhase.BAKING,
-        RolloutPhase.ROLLING_BACK,
-    }
-)
-FAILURES: Final = frozenset(RollbackCause) - {RollbackCause.SUPERSEDED, RollbackCause.REVERTED}
-"""Causes after which the same spec does not start the revision again."""
-
-NO_TRAFFIC_YET: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING, RolloutPhase.SHADOWING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """What a step looks at."""
-
-    policy: Rollout
-    """As the spec has it now; only the steps are those that it had when the rollout began."""
-    replicas: int
-    """How many pods the object is to have."""
-    fleet: Fleet
-    candidate_started: int
-    """Pods of the candidate that the kubelets call ready."""
-    trouble: str = ""
-    """Why a pod of the candidate does not serve and will not by itself; empty if none is in trouble."""
-    trouble_lasts: bool = True
-    """Whether that did not pass when it was tried again."""
-    no_room: str = ""
-    """Why a pod of the candidate finds no node; empty if each has one."""
-    no_room_for_long: bool = False
-    """Whether it has waited for longer than an automatic rollout waits for room."""
-    golden_failure: str = ""
-    """What a pod of the candidate answered otherwise than recorded."""
-    verdict: Verdict = Verdict.PASS
-    """Of all checks together, in the window of this step; of the copied requests while these are compared."""
-    copies: Copies = NOTHING_COPIED
-    """What was counted of them by now."""
-    checks: tuple[CheckResult, ...] = ()
-    superseded: bool = False
-    """Whether the spec asks for neither of the two revisions."""
-    acknowledged: bool
-    """Whether every gateway does what the status asks for."""
-    through_gateways: bool = True
-    """Whether the traffic can be split at all."""
-    misfit: str | None = ""
-    """Why the pods that there are cannot change to the candidate in place; empty if they can, None while it is open."""
-    refused: str = ""
-    """Why a pod that was to change in place cannot, in its agent's words."""
-    stable_lost_patience: timedelta
-    """How long the stable revision may be without a ready pod until a candidate that runs takes over without more ado.
-
-    Its requests are answered by the candidate from the first moment: gateways send to no workload without servers."""
-    now: datetime
-
 
 def begin(
     *, id_: str, revision: str, from_revision: str, policy: Rollout, replicas: int, misfit: str = "", now: datetime
 ) -> RolloutStatus:
     """A rollout that starts now; `misfit` is why pods cannot change to its revision in place."""
-    if policy.strategy is Strategy.AUTO:
-        strategy, why = Strategy.SURGE, "Auto: new pods beside the old ones, as long as there is room for them"
-    elif policy.strategy is Strategy.IN_PLACE and misfit:
-        strategy, why = Strategy.SURGE, f"not InPlace: {misfit}"
-    else:
-        strategy, why = policy.strategy, "as spec.rollout.strategy says"
+    strategy, why = first_strategy(policy, misfit)
     why += left_out(policy.shadow, strategy, replicas)
     steps = () if strategy is Strategy.RECREATE else policy.steps
     return RolloutStatus(
@@ -228,8 +166,8 @@ def _cause(rollout: RolloutStatus, sight: Sight) -> tuple[RollbackCause, str] | 
 
 
 def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
-    rollout = _with_strategy_that_fits(rollout, sight)
-    rollout = _beside_where_it_is_alone(rollout, sight)
+    rollout = with_strategy_that_fits(rollout, sight)
+    rollout = beside_where_it_is_alone(rollout, sight)
     before = _split(rollout)
     if rescues := _takes_over(rollout, sight):
         skips = rollout.step < len(rollout.steps)
@@ -246,7 +184,7 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     split = next_split(rollout.strategy, GOAL if shadowed else goal_of(rollout), sight.replicas, sight.fleet, before)
     if shadowed:
         split = replace(split, weight=0)
-    if _is_paused(rollout, sight) and not rescues:
+    if is_paused(rollout, sight) and not rescues:
         if rollout.observed_since and before.weight:
             # All of this step's share it had already.
             before = replace(before, weight=max(before.weight, goal_of(rollout)))
@@ -263,17 +201,6 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
         there = reached and sight.acknowledged
         return _timed(_arrived(rollout, sight) if there else rollout, rollout, sight)
     return _timed(_next_step(rollout, sight) if reached and _may_go_on(rollout, sight) else rollout, rollout, sight)
-
-
-def _beside_where_it_is_alone(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
-    """Where the others are no more: the only pod must not be away while it changes."""
-    alone = sight.replicas == 1 and sight.fleet.stable_left + sight.fleet.candidate_left <= 1
-    is_new = rollout.strategy is Strategy.IN_PLACE and alone and not rollout.beside
-    return rollout.model_copy(update={"beside": True}) if is_new else rollout
-
-
-def _is_paused(rollout: RolloutStatus, sight: Sight) -> bool:
-    return rollout.paused or sight.policy.paused
 
 
 def _held(strategy: Strategy, split: Split, before: Split, replicas: int) -> Split:
@@ -296,19 +223,18 @@ def _starting(rollout: RolloutStatus, sight: Sight, *, shadowed: bool) -> Rollou
         return _shadowing(rollout, sight, sight.policy.shadow)
     if rollout.phase is RolloutPhase.SHADOWING:
         # Nobody asks for it any more.
-        is_held = _is_paused(rollout, sight)
+        is_held = is_paused(rollout, sight)
         return rollout if is_held else rollout.model_copy(update={"phase": RolloutPhase.SHIFTING})
     return rollout.model_copy(update={"phase": _first_phase(rollout, sight)})
 
 
 def _shadowing(rollout: RolloutStatus, sight: Sight, shadow: Shadow) -> RolloutStatus:
     """It gets copies from when a pod is verified until they have shown enough."""
-    is_paused = _is_paused(rollout, sight)
     if rollout.phase is RolloutPhase.SHADOWING:
         rollout = with_share(rollout, shadow)
-        goes_on = sight.verdict is Verdict.PASS and not is_paused
+        goes_on = sight.verdict is Verdict.PASS and not is_paused(rollout, sight)
         return rollout.model_copy(update={"phase": RolloutPhase.SHIFTING}) if goes_on else rollout
-    if sight.fleet.candidate_ready and sight.fleet.stable_ready and not is_paused:
+    if sight.fleet.candidate_ready and sight.fleet.stable_ready and not is_paused(rollout, sight):
         return with_share(rollout.model_copy(update={"phase": RolloutPhase.SHADOWING}), shadow)
     return rollout.model_copy(update={"phase": _first_phase(rollout, sight)})
 
@@ -326,7 +252,7 @@ def _arrived(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
 
 def _may_go_on(rollout: RolloutStatus, sight: Sight) -> bool:
     """Whether everything that this step waits for has come."""
-    if _is_paused(rollout, sight):
+    if is_paused(rollout, sight):
         return False
     if rollout.promoted > rollout.step:
         return True
@@ -360,7 +286,7 @@ def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     if fleet.stable_ready and rollout.deadline and sight.now >= datetime.fromisoformat(rollout.deadline):
         # Fewer pods that are good are better by now than more of which some are bad.
         fleet = replace(fleet, candidate_ready=0)
-    rollout = _beside_where_it_is_alone(rollout, sight)
+    rollout = beside_where_it_is_alone(rollout, sight)
     before = _split(rollout)
     split = next_split(rollout.strategy, 0, sight.replicas, fleet, before)
     rollout = _with_split(rollout, split)
@@ -378,81 +304,6 @@ def _back(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
             update={"phase": RolloutPhase.HALTED, "finished_at": timestamp(sight.now), "deadline": None}
         )
     return rollout
-
-
-def _with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
-    """Where Auto has begun with Surge and a pod has found no room for long: without another GPU.
-
-    InPlace goes on as Auto does where no pod can be changed, and none was.
-    """
-    is_auto = sight.policy.strategy in (Strategy.AUTO, Strategy.IN_PLACE)
-    held = _is_paused(rollout, sight) or rollout.phase is RolloutPhase.BAKING
-    if rollout.strategy is Strategy.IN_PLACE and sight.refused and not rollout.turned:
-        return _with_new_pods(rollout, sight.refused, sight)
-    misfit = rollout.misfit or sight.misfit
-    if not (is_auto and rollout.strategy is Strategy.SURGE and sight.no_room_for_long) or held:
-        return rollout
-    if sight.replicas > 1 and not sight.through_gateways:
-        # A Service on the pods of one workload cannot do with some of each, and nobody asked for an end of all.
-        return rollout
-    if misfit is None:
-        return rollout
-    if not (misfit or sight.candidate_started) and rollout.phase in NO_TRAFFIC_YET:
-        return rollout.model_copy(
-            update={
-                "strategy": Strategy.IN_PLACE,
-                "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room}); they change their "
-                "model in place" + left_out(sight.policy.shadow, Strategy.IN_PLACE, sight.replicas),
-                "beside": sight.replicas == 1,
-                "candidate_replicas": 0,
-                "stable_replicas": sight.replicas,
-            }
-        )
-    if sight.replicas > 1:
-        # Those that run already stay, and are counted among the replicas.
-        return rollout.model_copy(
-            update={
-                "strategy": Strategy.REPLACE,
-                "strategy_reason": f"Auto: no room for pods beside the old ones ({sight.no_room})"
-                + left_out(sight.policy.shadow, Strategy.REPLACE, sight.replicas)
-                + _not_in_place(misfit),
-                "candidate_replicas": min(sight.fleet.candidate_ready, sight.replicas),
-            }
-        )
-    return rollout.model_copy(
-        update={
-            "strategy": Strategy.RECREATE,
-            "strategy_reason": f"Auto: no room for a pod beside the old one ({sight.no_room}); "
-            "requests are held while it starts"
-            + left_out(sight.policy.shadow, Strategy.RECREATE, sight.replicas)
-            + _not_in_place(misfit),
-            "candidate_replicas": 0,
-            "steps": (),
-            "step": 0,
-            "ready": 0,
-            "observed_since": None,
-        }
-    )
-
-
-def _not_in_place(misfit: str) -> str:
-    """To follow a strategy's reason: why the pods that there are do not change their model."""
-    return f". Not in place: {misfit}" if misfit else ""
-
-
-def _with_new_pods(rollout: RolloutStatus, why: str, sight: Sight) -> RolloutStatus:
-    """Surge in the place of a change that turns out to be impossible before any pod began it."""
-    return rollout.model_copy(
-        update={
-            "strategy": Strategy.SURGE,
-            "strategy_reason": f"not InPlace: {why}",
-            "misfit": why,
-            "beside": False,
-            "candidate_replicas": 0,
-            "stable_replicas": sight.replicas,
-            "deadline": None,
-        }
-    )
 
 
 def _takes_over(rollout: RolloutStatus, sight: Sight) -> bool:

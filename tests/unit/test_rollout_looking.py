@@ -28,8 +28,8 @@ from conch.core.observed import (
 )
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.capacity import Fleet
-from conch.core.rollout.machine import Sight
-from conch.core.rollout.sight import look
+from conch.core.rollout.looking import look
+from conch.core.rollout.sight import Sight
 from conch.core.rollout.verified import golden_error, golden_failure, verified_pods
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
