@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 import aiohttp
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, Pin, PinOrder, TurnOrder
+from conch.api.agent_orders import PinOrder, TurnOrder
+from conch.api.agent_report import AgentPhase, AgentReport
+from conch.api.assignment import Assignment, Pin
 from conch.api.pod import POD_NAME_ENV, TRITON_CPUS_ENV
 from conch.api.triton_arguments import triton_arguments
 from tests.cluster.ports import free_port

@@ -16,8 +16,9 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from conch.agent.state import Wanted
-from conch.api.assignment import AgentPhase, Assignment, Pin
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import AgentPhase
+from conch.api.assignment import Assignment, Pin
 from conch.api.batching import DynamicBatching
 from conch.api.model import InstanceGroup, ModelConfig, ModelSource, SecretReference
 from conch.api.reasons import Reason

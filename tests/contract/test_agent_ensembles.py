@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.reasons import Reason
 from conch.triton.client import TritonClient
 from conch.triton.tensors import Array, Tensor

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc.aio as triton_grpc
 
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, Change, ChangeReport, GoldenOutcome
+from conch.api.agent_report import AgentPhase, AgentReport, ChangeReport, GoldenOutcome
+from conch.api.assignment import Assignment, Change
 from conch.api.reasons import Reason
 from conch.triton.client import TritonClient
 from tests.contract.conftest import FileServer, Pod

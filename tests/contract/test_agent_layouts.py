@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.batching import DynamicBatching, PriorityQueue, SequenceBatching, TimeoutAction
 from conch.api.model import ModelConfig
 from conch.api.reasons import Reason

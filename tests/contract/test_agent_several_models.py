@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from conch.api.assignment import AgentPhase, AssignedModel
+from conch.api.agent_report import AgentPhase
+from conch.api.assignment import AssignedModel
 from conch.api.model import ModelConfig, ModelSource
 from conch.api.reasons import Reason
 from tests.contract.conftest import FileServer, Pod

@@ -14,9 +14,11 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from conch.agent.counting import Counting
-from conch.agent.state import Wanted
-from conch.api.assignment import Assignment, GoldenOutcome, InferenceCounts, ModelCounts
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import GoldenOutcome
+from conch.api.assignment import Assignment
 from conch.api.batching import DynamicBatching
+from conch.api.inference_counts import InferenceCounts, ModelCounts
 from conch.api.model import InstanceGroup, ModelConfig, ModelSource
 from conch.triton.client import TritonClient
 from conch.triton.errors import TritonRefusedError

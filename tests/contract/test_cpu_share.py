@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from conch.api.assignment import AgentPhase, AgentReport, Assignment
+from conch.api.agent_report import AgentPhase, AgentReport
+from conch.api.assignment import Assignment
 from conch.api.model import ModelConfig
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, classifier

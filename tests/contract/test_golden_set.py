@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport, InferenceCounts
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.inference_counts import InferenceCounts
 from conch.api.model import ModelConfig, ModelSource
 from tests.contract.conftest import FileServer, Pod
 from tests.contract.models import CONFIG, Floats, classifier, scores_of, written

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from conch.api.assignment import AgentPhase, AgentReport, Assignment
+from conch.api.agent_report import AgentPhase, AgentReport
+from conch.api.assignment import Assignment
 from conch.api.model import InstanceGroup, ModelConfig, ModelSource
 from conch.triton.client import TritonClient
 from conch.triton.statistics import Statistics

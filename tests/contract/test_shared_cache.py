@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conch.api.assignment import AgentPhase, CacheOutcome
+from conch.api.agent_report import AgentPhase, CacheOutcome
 from conch.store import tree_digest
 from conch.store.cache.file_lock import FileLock
 from tests.contract.conftest import FileServer, Pod

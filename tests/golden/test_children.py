@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conch.core.actions import Apply, EnsureAdminKey
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from conch.core.policy import ModelCache
 from tests.conftest import Golden
 from tests.sim.world import POLICY, World

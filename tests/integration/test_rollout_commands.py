@@ -13,7 +13,7 @@ from conch.api import names
 from conch.api.model_deployment import parse, parse_spec
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.desired.workload_record import new_record, workload_record
-from conch.core.observed import WorkloadRecord
+from conch.core.observed_child import WorkloadRecord
 from conch.core.policy import InstallationPolicy
 from conch.core.revision import revision_of
 from tests.cluster.apiserver import ApiServer

@@ -19,7 +19,8 @@ import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, GoldenOutcome
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome
+from conch.api.assignment import Assignment
 from conch.api.model import ModelConfig
 from conch.api.model_deployment import ModelDeploymentSchema
 from conch.packaging import check

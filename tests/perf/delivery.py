@@ -23,7 +23,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from conch.api.assignment import AgentPhase, Assignment
+from conch.api.agent_report import AgentPhase
+from conch.api.assignment import Assignment
 from conch.api.model import ModelSource, SecretReference
 from conch.api.source import ClaimSource
 from conch.api.source_policy import SourcePolicy

@@ -33,11 +33,12 @@ import typer
 from numpy.typing import NDArray
 
 from conch.agent.counting import Counting
-from conch.agent.state import Wanted
-from conch.api.assignment import AgentPhase, AgentReport, Assignment
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import AgentPhase, AgentReport
+from conch.api.assignment import Assignment
 from conch.api.model import ModelSource
 from conch.app.scaling_signals import SignalReader
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.core.scaling.service_curve import SeenBatches, ServiceCurve
 from conch.simulate import loads
 from conch.simulate.fleet import FleetSettings

@@ -13,7 +13,7 @@ from conch.api.rollout import RolloutPhase
 from conch.api.status import ConditionStatus, ConditionType
 from conch.core.actions import Apply
 from conch.core.autoscaling import scaling_floor
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from conch.core.rollout.phases import UNDER_WAY
 from tests.sim.autoscaled_world import AutoscaledWorld, serving, spec
 

@@ -15,7 +15,8 @@ from conch.app.happenings import happenings
 from conch.core.actions import Apply
 from conch.core.cache_fallback import MISSING_PATIENCE, PATIENCE
 from conch.core.desired.model_cache import cache_claim
-from conch.core.observed import ChildId, ChildKind, Controller, ObservedDeployment, ObservedPod
+from conch.core.observed_child import ChildId, ChildKind, Controller, ObservedDeployment
+from conch.core.observed_pod import ObservedPod
 from conch.core.policy import ModelCache
 from tests.sim.world import POLICY, START, World
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from conch.api.assignment import GoldenOutcome, GoldenReport
+from conch.api.agent_report import GoldenOutcome, GoldenReport
 from conch.api.command import Verb
 from conch.api.names import workload_object
 from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause, RolloutPhase
 from conch.api.status import ConditionStatus, ConditionType
-from conch.core.observed import ChildId, ChildKind, ObservedService, ObservedSlice
+from conch.core.observed_child import ChildId, ChildKind, ObservedService, ObservedSlice
 from tests.sim.test_rollouts import command, live, served, serving, spec, until, weights
 from tests.sim.world import World
 

@@ -8,22 +8,15 @@ from typing import Any, Final
 import pytest
 
 from conch.api import names
-from conch.api.assignment import InferenceCounts
+from conch.api.inference_counts import InferenceCounts
 from conch.api.network_peer import NetworkPeer
 from conch.api.reasons import Reason
 from conch.api.rollout import RolloutPhase
 from conch.api.status import ConditionStatus, ConditionType
 from conch.core.actions import Apply, Delete
 from conch.core.analysis.samples import Samples
-from conch.core.observed import (
-    ROUTE_KINDS,
-    ChildId,
-    ChildKind,
-    ObservedRoute,
-    ObservedService,
-    ObservedWindow,
-    ParentVerdict,
-)
+from conch.core.observed import ObservedWindow
+from conch.core.observed_child import ROUTE_KINDS, ChildId, ChildKind, ObservedRoute, ObservedService, ParentVerdict
 from conch.core.policy import InstallationPolicy, NetworkAccess
 from tests.sim.world import POLICY, World
 

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conch.api.assignment import AgentPhase, Assignment, GoldenOutcome, GoldenReport
+from conch.api.agent_report import AgentPhase, GoldenOutcome, GoldenReport
+from conch.api.assignment import Assignment
 from conch.api.command import Command, Verb
 from conch.api.gateway_report import ShadowTraffic
 from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause, RolloutPhase, Strategy
 from conch.api.status import ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core.analysis.samples import Samples
-from conch.core.observed import ObservedRoute, ObservedWindow
+from conch.core.observed import ObservedWindow
+from conch.core.observed_child import ObservedRoute
 from tests.sim.world import World
 
 CHECKS = [{"successRate": {"minimumPercent": 99}}]

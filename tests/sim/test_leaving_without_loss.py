@@ -8,11 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.agent_report import AgentPhase, AgentReport
 from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType
 from conch.core.actions import Apply
-from conch.core.observed import ChildId, ChildKind, ObservedDeployment, ObservedPod, ObservedService, ObservedSlice
+from conch.core.observed_child import ChildId, ChildKind, ObservedDeployment, ObservedService, ObservedSlice
+from conch.core.observed_pod import ObservedPod
 from tests.sim.world import World
 
 MODEL = {"version": 1, "source": {"uri": "https://models/a.onnx"}}

@@ -9,7 +9,7 @@ import pytest
 from conch.api import names, pod
 from conch.api.gateway import GatewayMode
 from conch.core.actions import Action, Apply
-from conch.core.observed import ChildId, ChildKind, ObservedService, ObservedSlice
+from conch.core.observed_child import ChildId, ChildKind, ObservedService, ObservedSlice
 from tests.sim.world import POLICY, World
 from tests.support.network_policies import Address, Pod, lets_in
 

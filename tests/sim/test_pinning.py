@@ -5,10 +5,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.api.assignment import AgentPhase, Pin
+from conch.api.agent_report import AgentPhase
+from conch.api.assignment import Pin
 from conch.api.reasons import Reason
 from conch.core.actions import Apply, TellPin
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from tests.sim.world import DIGEST, World
 
 OTHER = "sha256:" + "cd" * 32

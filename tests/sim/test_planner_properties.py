@@ -7,10 +7,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.agent_report import AgentPhase, AgentReport
 from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType
-from conch.core.observed import ChildId, ChildKind, Controller, ObservedContainer
+from conch.core.observed_child import ChildId, ChildKind, Controller
+from conch.core.observed_pod import ObservedContainer
 from tests.sim.world import World
 
 SPECS = st.builds(

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.command import Command, Verb
 from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause, RolloutPhase, Strategy
 from conch.api.status import ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core.analysis.samples import Samples
-from conch.core.observed import ObservedContainer, ObservedWindow
+from conch.core.observed import ObservedWindow
+from conch.core.observed_pod import ObservedContainer
 from conch.core.rollout.phases import UNDER_WAY
 from tests.sim.world import World
 

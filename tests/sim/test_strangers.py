@@ -6,7 +6,7 @@ from conch.api import names
 from conch.api.reasons import Reason
 from conch.api.status import ConditionType
 from conch.core.actions import Apply
-from conch.core.observed import ChildId, ChildKind, Controller, ObservedRecord
+from conch.core.observed_child import ChildId, ChildKind, Controller, ObservedRecord
 from tests.sim.world import UID, World
 
 SPEC = {"model": {"version": 1, "source": {"uri": "https://models/a.onnx"}}}

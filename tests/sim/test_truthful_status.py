@@ -5,7 +5,7 @@ from dataclasses import replace
 from conch.api.reasons import Reason
 from conch.api.status import Condition, ConditionStatus, ConditionType
 from conch.core.actions import Apply
-from conch.core.observed import ChildId, ChildKind
+from conch.core.observed_child import ChildId, ChildKind
 from tests.sim.world import World
 
 SPEC = {"model": {"version": 1, "source": {"uri": "https://models/a.onnx"}}, "replicas": 2}

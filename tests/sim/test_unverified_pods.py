@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from conch.api.assignment import GoldenOutcome, GoldenReport
+from conch.api.agent_report import GoldenOutcome, GoldenReport
 from conch.api.autoscaling import ScalingReason
 from conch.api.reasons import Reason
 from conch.api.rollout import RollbackCause
 from conch.api.status import ConditionType, TrafficShare
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from tests.sim.autoscaled_world import serving as awake
 from tests.sim.test_rollouts import live, served, serving, spec
 from tests.sim.world import World

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, ChangeReport, GoldenOutcome, GoldenReport, Pin
+from conch.api.agent_report import AgentPhase, AgentReport, ChangeReport, GoldenOutcome, GoldenReport
+from conch.api.assignment import Pin
 from conch.api.command import Command
 from conch.api.gateway_report import ObjectTraffic, ShadowTraffic, WorkloadTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
@@ -30,24 +31,22 @@ from conch.core.actions import (
 from conch.core.desired.model_cache import cache_claim
 from conch.core.desired.object import DesiredObject
 from conch.core.desired.workload_record import read_record
-from conch.core.observed import (
+from conch.core.observed import Observed, ObservedGateway, ObservedWindow
+from conch.core.observed_child import (
     ROUTE_KINDS,
     ChildId,
     ChildKind,
     Controller,
-    Observed,
     ObservedAssignment,
     ObservedChild,
     ObservedDeployment,
-    ObservedGateway,
-    ObservedPod,
     ObservedRecord,
     ObservedRoute,
     ObservedService,
     ObservedSlice,
-    ObservedWindow,
     ParentVerdict,
 )
+from conch.core.observed_pod import ObservedPod
 from conch.core.plan import Plan, plan
 from conch.core.policy import InstallationPolicy, NetworkAccess
 

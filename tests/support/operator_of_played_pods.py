@@ -5,7 +5,7 @@ from typing import Any
 
 from conch.app.agent_reports import AgentReports
 from conch.cli import main
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from tests.support.played_pods import dialled
 
 _ask = AgentReports._ask

@@ -14,10 +14,11 @@ from conch.agent import cached_fetch
 from conch.agent.errors import StepError
 from conch.agent.fetcher import Fetcher
 from conch.agent.settings import AgentSettings
-from conch.agent.state import Wanted
 from conch.agent.volume import Volume
+from conch.agent.wanted import Wanted
 from conch.api import pod
-from conch.api.assignment import Assignment, CacheOutcome, CacheReport, Pin
+from conch.api.agent_report import CacheOutcome, CacheReport
+from conch.api.assignment import Assignment, Pin
 from conch.api.model import ModelSource
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy

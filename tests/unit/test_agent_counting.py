@@ -5,8 +5,10 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from conch.agent.counting import ROWS_MOST, Counting
-from conch.agent.state import Wanted
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, BatchCounts, InferenceCounts, ModelCounts
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import AgentPhase, AgentReport
+from conch.api.assignment import Assignment
+from conch.api.inference_counts import BatchCounts, InferenceCounts, ModelCounts
 from conch.api.model import ModelSource
 from conch.triton.client import TritonClient
 from conch.triton.config_pbtxt import parse_config

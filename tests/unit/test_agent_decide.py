@@ -8,29 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.agent.decide import next_step
-from conch.agent.state import (
+from conch.agent.state import Disk, Failure, Golden, LoadedVersion, Resizing, Server, serves
+from conch.agent.step_kinds import (
     CleanUp,
-    Disk,
-    Failure,
     Fetch,
-    Golden,
     Idle,
     LayOut,
     Load,
-    LoadedVersion,
     MakeWay,
     Preparing,
     Replay,
     Resize,
-    Resizing,
     Restore,
-    Server,
     Step,
     Unload,
-    Wanted,
-    serves,
 )
-from conch.api.assignment import AgentPhase, AssignedModel, Assignment, GoldenOutcome, GoldenReport, Pin
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import AgentPhase, GoldenOutcome, GoldenReport
+from conch.api.assignment import AssignedModel, Assignment, Pin
 from conch.api.batching import DynamicBatching
 from conch.api.model import ModelConfig, ModelFormat, ModelSource, SecretReference
 from conch.api.reasons import Reason

@@ -14,44 +14,29 @@ from conch.agent.changes import Changes, Counted, counted_on
 from conch.agent.decide import next_step
 from conch.agent.errors import ServerEndedError, StepError
 from conch.agent.preparation import Preparation
-from conch.agent.state import (
-    Changing,
+from conch.agent.state import Changing, Disk, Failure, Golden, LoadedVersion, Resizing, Server, serves
+from conch.agent.step_kinds import (
     CleanUp,
-    Disk,
-    Failure,
     Fetch,
-    Golden,
     Idle,
     LayOut,
     Load,
-    LoadedVersion,
     MakeWay,
     Preparing,
     Refuse,
     Remove,
     Replay,
     Resize,
-    Resizing,
     Restore,
-    Server,
     Step,
     Unload,
-    Wanted,
-    serves,
 )
 from conch.agent.turn import Turns
 from conch.agent.volume import Record, Volume
-from conch.api.assignment import (
-    AgentPhase,
-    AssignedModel,
-    Assignment,
-    Change,
-    GoldenOutcome,
-    GoldenReport,
-    Pin,
-    PinOrder,
-    TurnOrder,
-)
+from conch.agent.wanted import Wanted
+from conch.api.agent_orders import PinOrder, TurnOrder
+from conch.api.agent_report import AgentPhase, GoldenOutcome, GoldenReport
+from conch.api.assignment import AssignedModel, Assignment, Change, Pin
 from conch.api.model import ModelSource
 from conch.api.reasons import Reason
 

@@ -9,9 +9,11 @@ import pytest
 
 from conch.agent.errors import StepError
 from conch.agent.settings import AgentSettings
-from conch.agent.state import LayOut, Load, LoadedVersion, Wanted
+from conch.agent.state import LoadedVersion
+from conch.agent.step_kinds import LayOut, Load
 from conch.agent.steps import Steps
 from conch.agent.volume import Record, Volume
+from conch.agent.wanted import Wanted
 from conch.api.assignment import Assignment
 from conch.api.batching import SequenceBatching
 from conch.api.model import ModelConfig, ModelFormat, ModelSource

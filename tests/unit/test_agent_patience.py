@@ -11,7 +11,7 @@ from conch.agent import repository
 from conch.agent.errors import StepError
 from conch.agent.patience import Patience
 from conch.agent.settings import AgentSettings
-from conch.agent.state import LayOut
+from conch.agent.step_kinds import LayOut
 from conch.agent.steps import Steps
 from conch.api.reasons import Reason
 from conch.triton.layout import Tree, read_tree

@@ -8,8 +8,9 @@ from google.protobuf import json_format
 
 from conch.agent.fetcher import Fetcher
 from conch.agent.resizing import Resizer
-from conch.agent.state import Resizing, Wanted
+from conch.agent.state import Resizing
 from conch.agent.volume import Record, Volume
+from conch.agent.wanted import Wanted
 from conch.api.assignment import Assignment
 from conch.api.model import ModelConfig, ModelSource
 from conch.triton.client import TritonClient

@@ -12,20 +12,15 @@ from aiohttp.test_utils import TestClient, TestServer
 from conch.agent import reporting
 from conch.agent.server import make_application
 from conch.agent.settings import AgentSettings
-from conch.agent.state import Failure, Fetch, Golden, Idle, Load, Replay, Resize, Resizing, Step, Wanted
+from conch.agent.state import Failure, Golden, Resizing
+from conch.agent.step_kinds import Fetch, Idle, Load, Replay, Resize, Step
 from conch.agent.volume import Record
+from conch.agent.wanted import Wanted
 from conch.api import names
-from conch.api.assignment import (
-    AgentPhase,
-    AgentReport,
-    Assignment,
-    GoldenOutcome,
-    GoldenReport,
-    InferenceCounts,
-    Pin,
-    PinOrder,
-    TurnOrder,
-)
+from conch.api.agent_orders import PinOrder, TurnOrder
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.assignment import Assignment, Pin
+from conch.api.inference_counts import InferenceCounts
 from conch.api.model import ModelSource
 from conch.api.reasons import Reason
 from conch.triton.instances import InstanceGroups

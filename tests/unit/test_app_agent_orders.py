@@ -5,7 +5,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from conch.api import names, pod
-from conch.api.assignment import Pin, PinOrder
+from conch.api.agent_orders import PinOrder
+from conch.api.assignment import Pin
 from conch.app.agent_orders import tell_agents
 from conch.core.actions import TellPin
 from tests.sim.world import World

@@ -10,11 +10,12 @@ import pytest
 from aiohttp import web
 
 from conch.api import names, pod
-from conch.api.assignment import AgentPhase, AgentReport, BatchCounts, InferenceCounts, ModelCounts
+from conch.api.agent_report import AgentPhase, AgentReport
+from conch.api.inference_counts import BatchCounts, InferenceCounts, ModelCounts
 from conch.api.reasons import Reason
 from conch.app.agent_reports import AgentReports, Answer
 from conch.app.cluster_view import ClusterView
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.kube.reflector import ObjectKey
 from tests.sim.world import UID, World
 

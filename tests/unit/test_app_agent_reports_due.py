@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from conch.api.assignment import AgentReport
+from conch.api.agent_report import AgentReport
 from conch.api.model_deployment import InvalidSpec, parse_spec
 from conch.api.rollout import RolloutPhase, RolloutStatus, Strategy
 from conch.api.status import ModelDeploymentStatus
 from conch.app.agent_reports import Answer
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from tests.unit.test_app_agent_reports import EXECUTED, FETCHING, KEY, OWNER, POD, READY, SERVING, Scene
 
 

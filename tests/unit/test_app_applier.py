@@ -22,7 +22,7 @@ from conch.core.actions import (
 )
 from conch.core.desired.admin_key_secret import admin_key_secret
 from conch.core.desired.service import direct_service
-from conch.core.observed import ChildId, ChildKind, Controller
+from conch.core.observed_child import ChildId, ChildKind, Controller
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
 from conch.kube.resources import Resource

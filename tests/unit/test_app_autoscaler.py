@@ -21,7 +21,8 @@ from conch.app.agent_reports import AgentReports, Answer
 from conch.app.autoscaler import LOOK_SECONDS, Autoscaler
 from conch.app.cluster_view import ClusterView
 from conch.app.gateway_reports import GatewayReports
-from conch.core.observed import ObservedGateway, ObservedPod
+from conch.core.observed import ObservedGateway
+from conch.core.observed_pod import ObservedPod
 from conch.core.scaling.settings import ScalingSettings
 from conch.core.scaling.state import ScalingState
 from conch.core.scaling.tuned import Tuning

@@ -8,7 +8,7 @@ import pytest
 
 from conch.api import names
 from conch.app.cluster_view import ClusterView
-from conch.core.observed import ChildId, ChildKind
+from conch.core.observed_child import ChildId, ChildKind
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.reflector import ObjectKey

@@ -10,7 +10,7 @@ import pytest
 from conch.app import optional_kinds
 from conch.app.optional_kinds import OptionalKinds
 from conch.app.projections import CHILD_RESOURCES
-from conch.core.observed import ROUTE_KINDS, ChildKind
+from conch.core.observed_child import ROUTE_KINDS, ChildKind
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
 from conch.kube.reflector import Reflector

@@ -8,19 +8,18 @@ import pytest
 from conch.api import names, pod
 from conch.app.projections import controller_of, project_child, project_gateway_pod, project_node, project_pod
 from conch.core.desired.service import direct_service
-from conch.core.observed import (
+from conch.core.observed import ObservedGateway
+from conch.core.observed_child import (
     ChildId,
     ChildKind,
     Controller,
-    ObservedContainer,
     ObservedDeployment,
-    ObservedGateway,
-    ObservedPod,
     ObservedRecord,
     ObservedService,
     ObservedSlice,
     WorkloadRecord,
 )
+from conch.core.observed_pod import ObservedContainer, ObservedPod
 from tests.sim.world import World
 
 WORLD = World(spec={"model": {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}})

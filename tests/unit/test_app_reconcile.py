@@ -20,7 +20,8 @@ from conch.app.gateway_reports import GatewayReports
 from conch.app.reconcile import Reconciler
 from conch.app.sample_book import SampleBook
 from conch.core.actions import Delete
-from conch.core.observed import ChildId, ChildKind, Controller, ObservedChild, ObservedContainer
+from conch.core.observed_child import ChildId, ChildKind, Controller, ObservedChild
+from conch.core.observed_pod import ObservedContainer
 from conch.core.scaling.view import ScalingView
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError

@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 
 from conch.app.route_projection import parent_verdicts, route_weights
-from conch.core.observed import ParentVerdict
+from conch.core.observed_child import ParentVerdict
 
 
 def _condition(type_: str, status: str = "True", generation: int = 3, **words: str) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from typing import Any, Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport, InferenceCounts
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.gateway_report import ObjectTraffic, WorkloadTraffic
+from conch.api.inference_counts import InferenceCounts
 from conch.app.sample_book import SampleBook
 from conch.core.analysis.samples import Samples
-from conch.core.observed import ObservedGateway, ObservedPod
+from conch.core.observed import ObservedGateway
+from conch.core.observed_pod import ObservedPod
 
 UID: Final = "uid"
 

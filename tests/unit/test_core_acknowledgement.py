@@ -9,7 +9,8 @@ from conch.api import names
 from conch.api.gateway_report import ObjectTraffic
 from conch.api.status import GatewayStatus, ModelDeploymentStatus
 from conch.core.acknowledgement import acknowledged, acknowledged_by_heard, counted
-from conch.core.observed import ChildId, ChildKind, Controller, Observed, ObservedGateway, ObservedSlice
+from conch.core.observed import Observed, ObservedGateway
+from conch.core.observed_child import ChildId, ChildKind, Controller, ObservedSlice
 
 STATUS: Final = ModelDeploymentStatus(gateway=GatewayStatus(port=10_000, generation="g2"))
 DOES: Final = ObservedGateway(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from conch.api.assignment import CacheOutcome, CacheReport
+from conch.api.agent_report import CacheOutcome, CacheReport
 from conch.api.status import CacheStatus
 from conch.core.policy import ModelCache
 from tests.sim.world import POLICY, World

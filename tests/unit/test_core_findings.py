@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.gateway import GatewayMode
 from conch.api.gateway_report import ObjectTraffic
 from conch.api.model_deployment import ModelDeployment, parse_spec
@@ -17,18 +17,9 @@ from conch.api.status import GatewayStatus, ModelDeploymentStatus, ServedRevisio
 from conch.core.exposure import Exposure
 from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
-from conch.core.observed import (
-    ChildId,
-    ChildKind,
-    Controller,
-    Observed,
-    ObservedChild,
-    ObservedContainer,
-    ObservedDeployment,
-    ObservedGateway,
-    ObservedPod,
-    ObservedSlice,
-)
+from conch.core.observed import Observed, ObservedGateway
+from conch.core.observed_child import ChildId, ChildKind, Controller, ObservedChild, ObservedDeployment, ObservedSlice
+from conch.core.observed_pod import ObservedContainer, ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.routing import Routing
 from conch.core.situation import Situation

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.reasons import Reason
 from conch.api.source_policy import SourcePolicy
 from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDeploymentStatus
 from conch.core.finding import UNREACHABLE, Severity
-from conch.core.observed import ObservedContainer
+from conch.core.observed_pod import ObservedContainer
 from tests.unit.test_core_findings import (
     DEPLOYMENT,
     ROUTED,

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from conch.api.assignment import AgentPhase, GoldenOutcome, GoldenReport
+from conch.api.agent_report import AgentPhase, GoldenOutcome, GoldenReport
 from conch.api.reasons import Reason
 from conch.api.rollout import (
     CheckResult,
@@ -20,7 +20,7 @@ from conch.api.rollout import (
 from conch.api.status import ServedRevision
 from conch.core.analysis.judgement import Verdict
 from conch.core.finding import Finding, Severity
-from conch.core.observed import ObservedContainer
+from conch.core.observed_pod import ObservedContainer
 from conch.core.rollout.phases import FAILURES
 from conch.core.succession import Succession
 from tests.unit.test_core_findings import SERVICE, WANTED, a_pod, expect, find, reporting

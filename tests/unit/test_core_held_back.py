@@ -4,11 +4,12 @@ from typing import Any, Final
 
 import pytest
 
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.analysis import GoldenSetPolicy
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.held_back import held_back
-from conch.core.observed import Observed, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_pod import ObservedPod
 from conch.core.succession import Succession
 
 STABLE: Final = ServedRevision(revision="old", version=1, workload="w1")

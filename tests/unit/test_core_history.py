@@ -12,7 +12,8 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus, ServedRevision
 from conch.core.desired.workload_record import new_record, read_record, record_data, workload_record
 from conch.core.history import PAST_MOST, kept_records, remembered, spec_with, to_go_back_to, with_past
-from conch.core.observed import ChildId, ChildKind, Controller, Observed, ObservedRecord, WorkloadRecord
+from conch.core.observed import Observed
+from conch.core.observed_child import ChildId, ChildKind, Controller, ObservedRecord, WorkloadRecord
 from conch.core.policy import InstallationPolicy
 from conch.core.revision import revision_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conch.api import names
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.command import Command, Verb
 from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
@@ -27,17 +27,17 @@ from conch.core.actions import (
     TellPin,
     TellTurn,
 )
-from conch.core.observed import (
+from conch.core.observed import Observed
+from conch.core.observed_child import (
     ChildId,
     ChildKind,
     Controller,
-    Observed,
     ObservedChild,
-    ObservedContainer,
     ObservedDeployment,
     ObservedRecord,
     WorkloadRecord,
 )
+from conch.core.observed_pod import ObservedContainer
 from conch.core.plan import Plan, plan
 from conch.core.policy import InstallationPolicy
 from tests.sim.world import POLICY, World

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from conch.api.assignment import AgentPhase, AgentReport, ChangeReport
+from conch.api.agent_report import AgentPhase, AgentReport, ChangeReport
 from conch.api.reasons import Reason
-from conch.core.observed import ObservedContainer, ObservedPod
+from conch.core.observed_pod import ObservedContainer, ObservedPod
 from conch.core.pod_trouble import failed_change, refusal_of, trouble, trouble_lasts
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)

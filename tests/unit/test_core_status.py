@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.agent_report import AgentPhase, AgentReport
 from conch.api.reasons import Reason
 from conch.api.status import Condition, ConditionStatus, ConditionType
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from tests.sim.world import POLICY, World
 
 MODEL: dict[str, Any] = {"version": 1, "source": {"uri": "https://models.example/a.onnx"}}

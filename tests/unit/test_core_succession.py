@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.rollout import (
     CommandStatus,
@@ -22,7 +22,8 @@ from conch.api.rollout import (
 )
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
-from conch.core.observed import Observed, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_pod import ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.commands import Obeyed
 from conch.core.rollout.phases import UNDER_WAY

@@ -7,7 +7,7 @@ import pytest
 
 from conch.api.model import FURTHER_MODELS_MOST
 from conch.core.actions import Apply
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from conch.gateway.envoy.restricted_apis import RESTRICTED_METHODS
 from tests.sim.world import World
 

@@ -14,9 +14,11 @@ from conch.agent import golden_check
 from conch.agent.fetcher import Fetcher
 from conch.agent.golden_check import GoldenCheck
 from conch.agent.settings import AgentSettings
-from conch.agent.state import Golden, Wanted
+from conch.agent.state import Golden
 from conch.agent.volume import Record, Volume
-from conch.api.assignment import Assignment, GoldenOutcome, GoldenReport, Pin
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import GoldenOutcome, GoldenReport
+from conch.api.assignment import Assignment, Pin
 from conch.api.model import ModelSource
 from conch.store import Progress
 from conch.store.in_place import fingerprint

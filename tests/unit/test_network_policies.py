@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from conch.api import gateway_pod, pod
 from conch.api.network_peer import NetworkPeer
 from conch.core.actions import Apply
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from conch.core.policy import NetworkAccess
 from tests import generate
 from tests.sim.world import POLICY, World

@@ -21,7 +21,7 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.cli import app
 from conch.core.desired.object import owner_reference
 from conch.core.desired.workload_record import record_data
-from conch.core.observed import WorkloadRecord
+from conch.core.observed_child import WorkloadRecord
 from conch.core.revision import revision_of
 from conch.core.rollout.commands import obey
 from conch.kube import resources

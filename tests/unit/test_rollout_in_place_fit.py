@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from conch.api.assignment import AgentReport
+from conch.api.agent_report import AgentReport
 from conch.api.model_deployment import ModelDeployment, parse_spec
 from conch.api.spec import ModelDeploymentSpec
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.core.rollout.in_place_fit import misfit
 from tests.sim.test_in_place import serving, spec
 from tests.sim.world import World

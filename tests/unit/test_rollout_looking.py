@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import pytest
 
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
 from conch.api.analysis import GoldenSetPolicy
-from conch.api.assignment import AgentPhase, AgentReport, GoldenOutcome, GoldenReport, InferenceCounts
 from conch.api.gateway import GatewayMode
+from conch.api.inference_counts import InferenceCounts
 from conch.api.model_deployment import parse_spec
 from conch.api.reasons import Reason
 from conch.api.rollout import CheckResult, RolloutPhase, RolloutStatus, Step, Strategy
@@ -16,16 +17,9 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
 from conch.core.analysis.judgement import Verdict
 from conch.core.analysis.samples import Samples
-from conch.core.observed import (
-    ChildId,
-    ChildKind,
-    Observed,
-    ObservedChild,
-    ObservedDeployment,
-    ObservedGateway,
-    ObservedPod,
-    ObservedWindow,
-)
+from conch.core.observed import Observed, ObservedGateway, ObservedWindow
+from conch.core.observed_child import ChildId, ChildKind, ObservedChild, ObservedDeployment
+from conch.core.observed_pod import ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.capacity import Fleet
 from conch.core.rollout.looking import look

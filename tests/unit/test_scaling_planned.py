@@ -12,7 +12,8 @@ from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.types import timestamp
 from conch.core.autoscaling import autoscaled, autoscaling_of, autoscaling_status, count_before, scaling_floor
-from conch.core.observed import Observed, ObservedAssignment
+from conch.core.observed import Observed
+from conch.core.observed_child import ObservedAssignment
 from conch.core.scaling.view import ScalingView
 from tests.sim.world import World
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.api.assignment import AgentPhase, AgentReport, BatchCounts, InferenceCounts, ModelCounts
+from conch.api.agent_report import AgentPhase, AgentReport
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, ObjectTraffic, WorkloadTraffic
+from conch.api.inference_counts import BatchCounts, InferenceCounts, ModelCounts
 from conch.app.scaling_signals import SignalReader
-from conch.core.observed import ObservedGateway, ObservedPod
+from conch.core.observed import ObservedGateway
+from conch.core.observed_pod import ObservedPod
 from conch.core.scaling.service_curve import SeenBatches
 from conch.core.scaling.signals import BatchTimes, Signals
 

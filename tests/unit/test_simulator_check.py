@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from conch.agent.counting import Counting
-from conch.agent.state import Wanted
-from conch.api.assignment import BatchCounts, InferenceCounts, ModelCounts
+from conch.agent.wanted import Wanted
+from conch.api.inference_counts import BatchCounts, InferenceCounts, ModelCounts
 from conch.core.scaling.service_curve import ServiceCurve
 from conch.simulate.fleet import Fleet, FleetSettings
 from conch.simulate.trace import Trace

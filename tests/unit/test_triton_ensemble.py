@@ -8,9 +8,11 @@ import pytest
 
 from conch.agent.errors import StepError
 from conch.agent.settings import AgentSettings
-from conch.agent.state import LayOut, LoadedVersion, Wanted
+from conch.agent.state import LoadedVersion
+from conch.agent.step_kinds import LayOut
 from conch.agent.steps import Steps
 from conch.agent.volume import Volume
+from conch.agent.wanted import Wanted
 from conch.api.assignment import AssignedModel, Assignment
 from conch.api.model import ModelConfig, ModelFormat, ModelSource
 from conch.triton.config_pbtxt import parse_config, served_config

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.api import names
-from conch.api.assignment import AgentPhase, GoldenOutcome
+from conch.api.agent_report import AgentPhase, GoldenOutcome
 from conch.api.gateway import GatewayMode
 from conch.api.reasons import Reason
 from conch.api.rollout import CheckResult, RollbackCause, RolloutPhase
@@ -19,7 +19,8 @@ from conch.api.status import Condition, ConditionStatus, ConditionType, ModelDep
 from conch.core import findings
 from conch.core.finding import Finding
 from conch.core.findings import CHECKS
-from conch.core.observed import ROUTE_KINDS, ObservedContainer
+from conch.core.observed_child import ROUTE_KINDS
+from conch.core.observed_pod import ObservedContainer
 from conch.core.rollout.phases import FAILURES
 from conch.why.chain import LOOKED, explain
 from conch.why.gather import Seen

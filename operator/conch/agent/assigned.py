@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from conch.agent.assignment_file import AssignmentFile
 from conch.agent.turn import Turns
-from conch.api.assignment import Assignment, Pin, PinOrder, TurnOrder
+from conch.api.agent_orders import PinOrder, TurnOrder
+from conch.api.assignment import Assignment, Pin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from conch.agent.state import Failure
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.reasons import Reason
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp.abc import AbstractResolver
 
-from conch.api.assignment import CacheOutcome
+from conch.api.agent_report import CacheOutcome
 from conch.api.reasons import Reason
 from conch.store import Fetched, Request, StorageError, StoreError, fetch_all, in_thread
 from conch.store.cache import (

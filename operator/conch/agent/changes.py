@@ -10,8 +10,9 @@ from typing import Annotated, Final
 import structlog
 from pydantic import Field, ValidationError
 
-from conch.agent.state import Server, Wanted, serves
+from conch.agent.state import Server, serves
 from conch.agent.volume import Volume
+from conch.agent.wanted import Wanted
 from conch.api.types import ApiModel, ShortText
 
 _NOTE: Final = "changes"

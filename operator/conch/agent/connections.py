@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from conch.api import pod
+
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _ESTABLISHED: Final = "01"
 
@@ -17,6 +19,11 @@ def open_connections(ports: Iterable[int], tables: Iterable[Path] = _TABLES) -> 
     """Established connections to these local ports from outside of the pod."""
     wanted = frozenset(ports)
     return sum(1 for table in tables for port, peer in _established(table) if port in wanted and not _is_own(peer))
+
+
+def client_connections() -> int:
+    """Those to the ports at which clients ask the model."""
+    return open_connections((pod.HTTP_PORT, pod.GRPC_PORT))
 
 
 def _established(table: Path) -> Iterator[tuple[int, str]]:

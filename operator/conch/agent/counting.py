@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from conch.agent.state import Wanted
-from conch.api.assignment import BATCH_SIZES_MOST, MODELS_MOST, BatchCounts, InferenceCounts, ModelCounts
+from conch.agent.wanted import Wanted
+from conch.api.inference_counts import BATCH_SIZES_MOST, MODELS_MOST, BatchCounts, InferenceCounts, ModelCounts
 from conch.triton.batch_sizes import told_size
 from conch.triton.client import TritonClient
 from conch.triton.config_pbtxt import is_ensemble

@@ -6,13 +6,10 @@ action.
 """
 
 from conch.agent.preparing import is_composed, next_preparation
-from conch.agent.state import (
-    Changing,
+from conch.agent.state import Changing, Disk, Failure, Golden, Resizing, Server, running_instances, serves
+from conch.agent.step_kinds import (
     CleanUp,
-    Disk,
-    Failure,
     Fetch,
-    Golden,
     Idle,
     LayOut,
     Load,
@@ -20,17 +17,12 @@ from conch.agent.state import (
     Preparing,
     Replay,
     Resize,
-    Resizing,
     Restore,
-    Server,
     Step,
     Unload,
-    Wanted,
-    private_name,
-    running_instances,
-    serves,
 )
-from conch.api.assignment import AgentPhase
+from conch.agent.wanted import Wanted, private_name
+from conch.api.agent_report import AgentPhase
 
 
 def next_step(

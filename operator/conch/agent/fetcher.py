@@ -10,9 +10,10 @@ from aiohttp.abc import AbstractResolver
 from conch.agent.cached_fetch import CachedFetch
 from conch.agent.errors import StepError
 from conch.agent.settings import AgentSettings
-from conch.agent.state import Wanted
 from conch.agent.volume import Record, Volume
-from conch.api.assignment import Assignment, CacheOutcome, CacheReport
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import CacheOutcome, CacheReport
+from conch.api.assignment import Assignment
 from conch.api.model import ModelSource
 from conch.api.reasons import Reason
 from conch.api.source import ClaimSource

@@ -14,9 +14,10 @@ from typing import Final
 
 from conch.agent.fetcher import Fetcher
 from conch.agent.reporting import agent_log
-from conch.agent.state import Golden, Wanted
+from conch.agent.state import Golden
 from conch.agent.volume import Volume
-from conch.api.assignment import GoldenOutcome, GoldenReport
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import GoldenOutcome, GoldenReport
 from conch.store import in_thread
 from conch.triton.client import TritonClient
 from conch.triton.comparison import summary

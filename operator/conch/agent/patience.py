@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from conch.agent.errors import StepError
 from conch.agent.fetcher import shown_sources
-from conch.agent.state import Wanted
+from conch.agent.wanted import Wanted
 from conch.api.reasons import Reason
 from conch.store.bounded import NotAnsweredError, answered
 from conch.store.threads import Checkpoint

@@ -8,20 +8,12 @@ from conch.agent.assigned import Assigned
 from conch.agent.back_off import HARMFUL, USUAL, failed_again
 from conch.agent.errors import ServerEndedError, StepError
 from conch.agent.reporting import FetchMeter, agent_log
-from conch.agent.state import (
-    Changing,
-    Failure,
-    Fetch,
-    Golden,
-    Idle,
-    Preparing,
-    PreparingStep,
-    Refuse,
-    Step,
-    Wanted,
-)
+from conch.agent.state import Changing, Failure, Golden
+from conch.agent.step_kinds import Fetch, Idle, Preparing, PreparingStep, Refuse, Step
 from conch.agent.volume import Record
-from conch.api.assignment import AgentPhase, Assignment, ChangeReport
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import AgentPhase, ChangeReport
+from conch.api.assignment import Assignment
 from conch.api.types import bounded
 
 _NOTHING_YET: Final = Idle(phase=AgentPhase.STARTING)

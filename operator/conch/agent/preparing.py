@@ -5,23 +5,10 @@ then loaded under a name of its own, answers its golden set, and is taken away a
 or does not answer as recorded, is found before any client sees it. It is loaded once more when it is this pod's turn.
 """
 
-from conch.agent.state import (
-    Changing,
-    Disk,
-    Fetch,
-    Idle,
-    LayOut,
-    Load,
-    PreparingStep,
-    Refuse,
-    Remove,
-    Replay,
-    Server,
-    Unload,
-    Wanted,
-    serves,
-)
-from conch.api.assignment import AgentPhase
+from conch.agent.state import Changing, Disk, Server, serves
+from conch.agent.step_kinds import Fetch, Idle, LayOut, Load, PreparingStep, Refuse, Remove, Replay, Unload
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import AgentPhase
 
 
 def next_preparation(*, serving: Wanted, changing: Changing, disk: Disk, server: Server, now: float) -> PreparingStep:

@@ -5,11 +5,10 @@ from typing import Any
 
 import structlog
 
-from conch.agent.state import (
+from conch.agent.state import Failure, Golden, Resizing
+from conch.agent.step_kinds import (
     CleanUp,
-    Failure,
     Fetch,
-    Golden,
     Idle,
     LayOut,
     Load,
@@ -17,14 +16,14 @@ from conch.agent.state import (
     Preparing,
     Replay,
     Resize,
-    Resizing,
     Restore,
     Step,
     Unload,
-    Wanted,
 )
 from conch.agent.volume import Record
-from conch.api.assignment import AgentPhase, AgentReport, CacheReport, InferenceCounts
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import AgentPhase, AgentReport, CacheReport
+from conch.api.inference_counts import InferenceCounts
 from conch.store import Progress
 from conch.triton.instances import InstanceGroups
 from conch.triton.metrics import TritonMetrics

@@ -8,8 +8,8 @@ from typing import Any
 from conch.agent.errors import RefusedError
 from conch.agent.preparing import COMPOSED
 from conch.agent.settings import AgentSettings
-from conch.agent.state import Wanted
 from conch.agent.volume import Volume
+from conch.agent.wanted import Wanted
 from conch.api.assignment import AssignedModel
 from conch.store.threads import Checkpoint, never_interrupted
 from conch.triton.allowed import settle_backend

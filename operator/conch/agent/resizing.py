@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from conch.agent.fetcher import Fetcher
 from conch.agent.reporting import agent_log
-from conch.agent.state import Resizing, Wanted
+from conch.agent.state import Resizing
 from conch.agent.volume import Volume
+from conch.agent.wanted import Wanted
 from conch.api.types import bounded
 from conch.store import in_thread
 from conch.triton.client import TritonClient

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from conch.agent.settings import AgentSettings
 from conch.api import names, pod
-from conch.api.assignment import AgentReport, PinOrder, TurnOrder
+from conch.api.agent_orders import PinOrder, TurnOrder
+from conch.api.agent_report import AgentReport
 
 
 class Orders(Protocol):

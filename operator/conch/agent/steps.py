@@ -18,10 +18,10 @@ from conch.agent.repository import Repository
 from conch.agent.resizing import Resizer
 from conch.agent.server_state import server_state
 from conch.agent.settings import AgentSettings
-from conch.agent.state import (
+from conch.agent.state import Golden, Resizing, Server, serves
+from conch.agent.step_kinds import (
     CleanUp,
     Fetch,
-    Golden,
     Idle,
     LayOut,
     Load,
@@ -32,16 +32,14 @@ from conch.agent.state import (
     Remove,
     Replay,
     Resize,
-    Resizing,
     Restore,
-    Server,
     Step,
     Unload,
-    Wanted,
-    serves,
 )
 from conch.agent.volume import Volume
-from conch.api.assignment import CacheReport, InferenceCounts
+from conch.agent.wanted import Wanted
+from conch.api.agent_report import CacheReport
+from conch.api.inference_counts import InferenceCounts
 from conch.api.reasons import Reason
 from conch.store import Progress, StoreError
 from conch.triton.client import TritonClient

@@ -11,7 +11,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from conch.agent.volume import Volume
-from conch.api.assignment import Assignment, Change, TurnOrder
+from conch.api.agent_orders import TurnOrder
+from conch.api.assignment import Assignment, Change
 from conch.api.types import ApiModel, ShortText
 
 _NOTE: Final = "turn"

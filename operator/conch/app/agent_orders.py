@@ -7,7 +7,7 @@ import aiohttp
 import structlog
 
 from conch.api import names, pod
-from conch.api.assignment import PinOrder, TurnOrder
+from conch.api.agent_orders import PinOrder, TurnOrder
 from conch.api.model_deployment import ModelDeployment
 from conch.core.actions import TellPin, TellTurn
 

@@ -14,7 +14,7 @@ import aiohttp
 import structlog
 
 from conch.api import names, pod
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.agent_report import AgentPhase, AgentReport
 from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec
 from conch.api.spec import ModelDeploymentSpec
@@ -22,7 +22,7 @@ from conch.api.status import ModelDeploymentStatus
 from conch.app import metrics
 from conch.app.cluster_view import ClusterView
 from conch.core.in_place import shares_home
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.core.rollout.phases import UNDER_WAY
 from conch.kube.reflector import ObjectKey
 

@@ -13,7 +13,9 @@ from conch.app.optional_kinds import OptionalKinds
 from conch.app.port_book import PortBook
 from conch.app.projections import CHILD_RESOURCES, project_child, project_gateway_pod, project_node, project_pod
 from conch.core.gateway_api import wanted_kinds
-from conch.core.observed import ROUTE_KINDS, ChildId, ChildKind, ObservedChild, ObservedGateway, ObservedPod
+from conch.core.observed import ObservedGateway
+from conch.core.observed_child import ROUTE_KINDS, ChildId, ChildKind, ObservedChild
+from conch.core.observed_pod import ObservedPod
 from conch.kube import resources
 from conch.kube.client import KubeClient
 from conch.kube.reflector import ObjectKey, Reflector

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from conch.api.assignment import ModelCounts
-from conch.core.observed import ObservedPod
+from conch.api.inference_counts import ModelCounts
+from conch.core.observed_pod import ObservedPod
 from conch.core.scaling.signals import BatchTimes
 
 _Model = tuple[str, str, str]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from conch.core.observed import ChildId, Controller
+from conch.core.observed_child import ChildId, Controller
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from conch.kube.client import KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError
 from conch.kube.reflector import Reflector

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 
 _SECONDS_MOST: Final = 3600.0
 """A pod that took longer waited for something that says nothing of the next."""

@@ -11,21 +11,20 @@ from conch.app.route_projection import parent_verdicts, route_weights
 from conch.core.desired.model_cache import cache_claim
 from conch.core.desired.object import owned_fields_hash
 from conch.core.desired.workload_record import read_record
-from conch.core.observed import (
+from conch.core.observed import ObservedGateway
+from conch.core.observed_child import (
     ChildId,
     ChildKind,
     Controller,
     ObservedAssignment,
     ObservedChild,
-    ObservedContainer,
     ObservedDeployment,
-    ObservedGateway,
-    ObservedPod,
     ObservedRecord,
     ObservedRoute,
     ObservedService,
     ObservedSlice,
 )
+from conch.core.observed_pod import ObservedContainer, ObservedPod
 from conch.kube import resources
 from conch.kube.managed_fields import owned_fields
 from conch.kube.resources import Resource

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from conch.api.types import bounded
-from conch.core.observed import ParentVerdict
+from conch.core.observed_child import ParentVerdict
 
 _ACCEPTED: Final = "Accepted"
 _RESOLVED: Final = "ResolvedRefs"

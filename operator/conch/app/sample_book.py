@@ -10,7 +10,8 @@ from typing import Any
 
 from conch.api.gateway_report import FailureClass, WorkloadTraffic
 from conch.core.analysis.samples import Samples
-from conch.core.observed import ObservedGateway, ObservedPod, ObservedWindow
+from conch.core.observed import ObservedGateway, ObservedWindow
+from conch.core.observed_pod import ObservedPod
 
 _Source = tuple[str, str, str]
 """Who counts (a gateway or a pod, and which life of it), and what for (a workload)."""

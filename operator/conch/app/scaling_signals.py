@@ -10,12 +10,13 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Final
 
-from conch.api.assignment import InferenceCounts
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, WorkloadTraffic
+from conch.api.inference_counts import InferenceCounts
 from conch.app.counted_arrivals import CountedArrivals, Source
 from conch.app.executed_batches import ExecutedBatches
 from conch.app.pod_starts import PodStarts
-from conch.core.observed import ObservedGateway, ObservedPod
+from conch.core.observed import ObservedGateway
+from conch.core.observed_pod import ObservedPod
 from conch.core.scaling.signals import SeenInstances, Signals
 
 _STALE_SECONDS: Final = 10.0

@@ -11,7 +11,7 @@ from conch.api.pod import GRPC_PORT, HTTP_PORT
 from conch.api.status import TrafficShare
 from conch.app.projections import project_pod
 from conch.client.errors import ClientError, NothingReadyError
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.kube import resources
 from conch.kube.client import Json, KubeClient
 from conch.kube.errors import ApiError, ApiUnavailableError

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from conch.api.assignment import Pin
 from conch.core.desired.object import DesiredObject
-from conch.core.observed import ChildId
+from conch.core.observed_child import ChildId
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.model_cache import CACHE_VOLUME, cache_claim, has_other_volumes, without_cache
-from conch.core.observed import Observed, ObservedPod, WorkloadRecord
+from conch.core.observed import Observed
+from conch.core.observed_child import WorkloadRecord
+from conch.core.observed_pod import ObservedPod
 from conch.core.waiting_for_volume import names_claim, names_no_claim, waiting_for_volume
 
 MISSING_PATIENCE: Final = timedelta(seconds=10)

@@ -1,7 +1,7 @@
 """What the model cache was good for, for people: by what the agents say, and by what has become of the Deployment."""
 
 from conch.api import names
-from conch.api.assignment import CacheOutcome
+from conch.api.agent_report import CacheOutcome
 from conch.api.status import CacheStatus
 from conch.api.types import bounded
 from conch.core.cache_fallback import claim_of

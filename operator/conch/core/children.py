@@ -19,7 +19,8 @@ from conch.core.desired.service import direct_service, gateway_service, workload
 from conch.core.desired.workload_record import new_record, workload_record
 from conch.core.exposure import Exposure
 from conch.core.gateway_api import is_served, wanted_kinds, weights_of
-from conch.core.observed import ChildId, ChildKind, Observed, ObservedAssignment, WorkloadRecord
+from conch.core.observed import Observed
+from conch.core.observed_child import ChildId, ChildKind, ObservedAssignment, WorkloadRecord
 from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy, NetworkAccess
 from conch.core.revision import revision_of

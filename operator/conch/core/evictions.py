@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
-from conch.api.assignment import AgentPhase
-from conch.core.observed import ObservedPod
+from conch.api.agent_report import AgentPhase
+from conch.core.observed_pod import ObservedPod
 
 _COMES_WITHIN: Final = timedelta(minutes=15)
 """A node is not kept from being drained for longer by a pod that does not come."""

@@ -24,7 +24,8 @@ from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.status import GatewayStatus
 from conch.api.types import timestamp
-from conch.core.observed import ChildId, ChildKind, Observed, ObservedService, ObservedSlice
+from conch.core.observed import Observed
+from conch.core.observed_child import ChildId, ChildKind, ObservedService, ObservedSlice
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.verified import ready_pods
 from conch.core.succession import Succession

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from conch.api.assignment import AgentPhase, AgentReport
+from conch.api.agent_report import AgentPhase, AgentReport
 from conch.api.status import FetchProgress
 from conch.api.types import timestamp
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 
 FETCH_REPORT_INTERVAL: Final = timedelta(seconds=10)
 

@@ -14,7 +14,8 @@ from conch.api.gateway_api import ParentReference, RouteProtocol
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.core.in_place import shares_home
-from conch.core.observed import ROUTE_KINDS, ChildId, ChildKind, Observed, ObservedRoute, ParentVerdict
+from conch.core.observed import Observed
+from conch.core.observed_child import ROUTE_KINDS, ChildId, ChildKind, ObservedRoute, ParentVerdict
 
 KIND_OF: Final[Mapping[RouteProtocol, ChildKind]] = {
     RouteProtocol.HTTP: ChildKind.HTTP_ROUTE,

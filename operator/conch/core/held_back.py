@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from conch.api.agent_report import GoldenOutcome
 from conch.api.analysis import GoldenSetPolicy
-from conch.api.assignment import GoldenOutcome
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
-from conch.core.observed import Observed, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_pod import ObservedPod
 from conch.core.rollout.verified import answers_as_recorded
 from conch.core.succession import Succession
 

@@ -11,7 +11,8 @@ from conch.api.model_deployment import ModelDeployment
 from conch.api.rollout import RejectedRevision
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
-from conch.core.observed import Observed, ObservedRecord, WorkloadRecord
+from conch.core.observed import Observed
+from conch.core.observed_child import ObservedRecord, WorkloadRecord
 from conch.core.revision import revision_of, with_revision_part
 
 PAST_MOST: Final = 50

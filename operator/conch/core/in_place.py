@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.rollout import TURNED_MOST, RolloutStatus
 from conch.api.status import ModelDeploymentStatus, ServedRevision, TrafficShare
 from conch.api.types import timestamp
 from conch.core.drain import drained
 from conch.core.evictions import evictions
-from conch.core.observed import Observed, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_pod import ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.staffing import Staffing, leaving_first
 

@@ -6,253 +6,26 @@ Built by `conch.app.projections` from live objects and by the tests' simulated w
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from conch.api import names
-from conch.api.assignment import AgentReport
 from conch.api.gateway_report import ObjectTraffic
 from conch.core.analysis.copies import NOTHING_COPIED, Copies
 from conch.core.analysis.samples import Samples
+from conch.core.observed_child import (
+    ChildId,
+    ChildKind,
+    Controller,
+    ObservedChild,
+    ObservedDeployment,
+    ObservedRecord,
+    ObservedSlice,
+    WorkloadRecord,
+)
+from conch.core.observed_pod import ObservedPod
 from conch.core.scaling.view import ScalingView
 
-
-class ChildKind(StrEnum):
-    """The kinds of objects that a ModelDeployment owns."""
-
-    CONFIG_MAP = "ConfigMap"
-    CONTROLLER_REVISION = "ControllerRevision"
-    DEPLOYMENT = "Deployment"
-    ENDPOINT_SLICE = "EndpointSlice"
-    GRPC_ROUTE = "GRPCRoute"
-    HTTP_ROUTE = "HTTPRoute"
-    NETWORK_POLICY = "NetworkPolicy"
-    POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
-    SECRET = "Secret"  # noqa: S105 - a kind, not a secret
-    SERVICE = "Service"
-
-
-ROUTE_KINDS: Final = (ChildKind.HTTP_ROUTE, ChildKind.GRPC_ROUTE)
-"""Of the Gateway API, which a cluster need not have."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class ChildId:
-    """Kind and name of a child within the object's namespace."""
-
-    kind: ChildKind
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Controller:
-    """The object that controls another one (the owner reference with `controller: true`)."""
-
-    kind: str
-    name: str
-    uid: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedChild:
-    """A live object that carries Conch's label.
-
-    `owned_hash` is the hash of exactly the fields that Conch's field manager owns now: it differs from the hash of the
-    desired object as soon as anybody changes or removes one of them.
-    """
-
-    id: ChildId
-    uid: str
-    resource_version: str
-    controller: Controller | None
-    owned_hash: str
-    deleting: bool = False
-
-    def belongs_to(self, uid: str) -> bool:
-        """Whether the ModelDeployment of this uid controls it: only then may it be written."""
-        return self.controller is not None and self.controller.uid == uid
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedAssignment(ObservedChild):
-    """The ConfigMap of a workload's assignment."""
-
-    instances: int | None
-    """That it asks each server to have; None: as the model says."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedDeployment(ObservedChild):
-    """A workload's Deployment with the part of its status that explains missing pods."""
-
-    workload: str
-    replicas: int
-    mounts_cache: bool
-    """Whether its pods mount the model cache."""
-    creation_error: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedService(ObservedChild):
-    """A Service, and whether it selects pods by itself."""
-
-    selects: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedSlice(ObservedChild):
-    """An EndpointSlice: of ours, or of one of Kubernetes' own controllers."""
-
-    service: str
-    """The Service that it belongs to."""
-    managed_by: str
-    ready: frozenset[str]
-    """Addresses that get connections."""
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether Conch keeps it; it then lists gateways."""
-        return self.managed_by == names.SLICE_MANAGED_BY
-
-    @property
-    def is_left_behind_without_selector(self) -> bool:
-        """Whether one of Kubernetes' controllers made it, which keeps it no longer once a Service selects nothing."""
-        return self.managed_by in _SLICE_CONTROLLERS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParentVerdict:
-    """What a Gateway's controller says of a route that names this Gateway."""
-
-    name: str
-    namespace: str
-    section_name: str | None
-    port: int | None
-    generation: int
-    """Of the route, that the controller speaks of: the oldest that any of its conditions is about."""
-    accepts: bool
-    """Whether it says that the Gateway takes the whole route, and finds all that the route sends to."""
-    reason: str = ""
-    """Why it does not, by its own name for that."""
-    message: str = ""
-    """And in its own words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedRoute(ObservedChild):
-    """An HTTPRoute or a GRPCRoute."""
-
-    generation: int
-    weights: Mapping[str, int]
-    """By the name of the Service; empty where its rules do not agree."""
-    verdicts: tuple[ParentVerdict, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadRecord:
-    """What a workload was created as; kept in a ControllerRevision so that an operator upgrade restarts no pod.
-
-    The objects in it are JSON texts, here and there: a tree of small dicts takes six times the memory, and the API
-    server would keep account of every field in it.
-    """
-
-    workload: str
-    number: int
-    """The how manieth workload of its object it is; newer ones have higher numbers."""
-    revision: str
-    version: int
-    spec_json: str
-    """What makes the revision, so that it can be had again whatever the object's spec says by then."""
-    pod_template_json: str
-    assignment_json: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedRecord(ObservedChild):
-    """A ControllerRevision and the record in it."""
-
-    record: WorkloadRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedContainer:
-    """One container's state as the kubelet reports it."""
-
-    name: str
-    ready: bool = False
-    restarts: int = 0
-    waiting_reason: str = ""
-    waiting_message: str = ""
-    last_exit: str = ""
-    last_exit_at: datetime | None = None
-
-
-_SLICE_CONTROLLERS: Final = ("endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io")
 _OVER: Final = ("Failed", "Succeeded")
-DEVICES_ALLOCATED: Final = "cannot allocate all claims"
-"""What the scheduler says of a node on which no device is left for a pod's claims."""
-_SHORTAGES: Final = ("Insufficient ", DEVICES_ALLOCATED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedPod:
-    """A pod of a workload. `report` is the agent's own word, absent until it could be asked."""
-
-    name: str
-    uid: str
-    workload: str
-    phase: str = "Pending"
-    ready: bool = False
-    deleting: bool = False
-    failure: str = ""
-    """Why the node ended it for good (evicted, not admitted)."""
-    node: str = ""
-    node_cordoned: bool = False
-    """Somebody is about to drain its node."""
-    node_lost: bool = False
-    """The cluster gave it up because its node does not answer."""
-    scheduled: bool = False
-    unschedulable_message: str = ""
-    gated: bool = False
-    """A queue (or another scheduling gate) holds it back from the scheduler."""
-    waits_for_scheduler: str = ""
-    """Name of the scheduler that has not said anything of it yet; empty once it has."""
-    missing_claims: tuple[str, ...] = ()
-    """The ResourceClaimTemplates of which no claim was made for it yet; until then the scheduler leaves it alone."""
-    ip: str = ""
-    created: str = ""
-    marked_for_removal: bool = False
-    """Of the ready pods of its workload, the Deployment's controller removes it first."""
-    shown_change: str = ""
-    """The in-place change that its kubelet was last told of."""
-    containers: tuple[ObservedContainer, ...] = ()
-    report: AgentReport | None = None
-    key_refused: bool = False
-    """The agent does not know this object's admin key: the pod was started with another Secret's."""
-    agent_unreachable: bool = False
-    """The agent was asked several times and never answered."""
-
-    @property
-    def cannot_be_asked(self) -> bool:
-        """Whether its agent was tried and says nothing."""
-        return self.report is None and (self.agent_unreachable or self.key_refused)
-
-    @property
-    def lacks_room(self) -> bool:
-        """Whether it has no node for want of what other pods hold: they would make room for it by ending."""
-        return not self.scheduled and (self.gated or any(said in self.unschedulable_message for said in _SHORTAGES))
-
-    @property
-    def has_started(self) -> bool:
-        """Whether one of its containers was ever started: then everything that they name was there."""
-        return any(not container.waiting_reason for container in self.containers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

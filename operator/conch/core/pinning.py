@@ -6,7 +6,8 @@ Agents load nothing else, and what one of them has loaded stays: replicas of one
 from collections.abc import Iterator
 from typing import Final
 
-from conch.api.assignment import AgentPhase, AgentReport, ChangeReport, Pin
+from conch.api.agent_report import AgentPhase, AgentReport, ChangeReport
+from conch.api.assignment import Pin
 from conch.api.status import ServedRevision
 from conch.core.observed import Observed
 

@@ -22,7 +22,8 @@ from conch.core.findings.scheduler import silence_due_after
 from conch.core.following import followed_by_heard
 from conch.core.history import kept_records, remembered, spec_with, to_go_back_to
 from conch.core.in_place import as_they_serve, shares_home
-from conch.core.observed import ChildId, ChildKind, Observed, WorkloadRecord
+from conch.core.observed import Observed
+from conch.core.observed_child import ChildId, ChildKind, WorkloadRecord
 from conch.core.pinning import pin_of
 from conch.core.policy import InstallationPolicy
 from conch.core.removals import removals

@@ -5,11 +5,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from conch.api.assignment import AgentPhase, ChangeReport
+from conch.api.agent_report import AgentPhase, ChangeReport
 from conch.api.pod import TRITON_CONTAINER
 from conch.api.reasons import Reason
 from conch.core.finding import Finding, stalled
-from conch.core.observed import ObservedContainer, ObservedPod
+from conch.core.observed_pod import ObservedContainer, ObservedPod
 
 _IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}

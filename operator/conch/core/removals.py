@@ -6,7 +6,8 @@ from conch.api import names
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.core.actions import Delete, DeleteEndpoints
 from conch.core.desired.object import DesiredObject
-from conch.core.observed import ROUTE_KINDS, ChildId, ChildKind, Observed, ObservedChild, ObservedRoute
+from conch.core.observed import Observed
+from conch.core.observed_child import ROUTE_KINDS, ChildId, ChildKind, ObservedChild, ObservedRoute
 from conch.core.routing import Routing
 from conch.core.succession import Succession
 

@@ -6,7 +6,9 @@ from datetime import datetime
 
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
-from conch.core.observed import ChildId, Observed, ObservedContainer, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_child import ChildId
+from conch.core.observed_pod import ObservedContainer, ObservedPod
 from conch.core.policy import InstallationPolicy
 from conch.core.rollout.verified import golden_policy, ready_pods, verified_pods
 from conch.core.routing import Routing

@@ -12,7 +12,8 @@ from conch.api.status import TrafficShare
 from conch.core.acknowledgement import in_flight
 from conch.core.drain import drained
 from conch.core.evictions import Evictions, evictions
-from conch.core.observed import Observed, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_pod import ObservedPod
 from conch.core.policy import InstallationPolicy
 
 

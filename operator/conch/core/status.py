@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from conch.api import names
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.gpu import Gpu
 from conch.api.model_deployment import ModelDeployment
 from conch.api.reasons import Reason
@@ -26,7 +26,7 @@ from conch.core.fetch_progress import fetch_progress
 from conch.core.finding import Finding, Severity
 from conch.core.findings import first_finding
 from conch.core.findings.gateways import routing_finding
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.core.rollout.verified import ready_pods
 from conch.core.situation import Situation
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from conch.api import names
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.model_deployment import ModelDeployment
 from conch.api.rollout import (
     CommandStatus,

@@ -4,7 +4,8 @@ from conch.api import names
 from conch.api.gateway import GatewayMode
 from conch.api.model_deployment import InvalidSpec, ModelDeployment
 from conch.core.gateway_api import has_routes
-from conch.core.observed import ChildId, ChildKind, Observed, ObservedService
+from conch.core.observed import Observed
+from conch.core.observed_child import ChildId, ChildKind, ObservedService
 
 
 def splits_traffic(owner: ModelDeployment, observed: Observed, *, under_way: bool) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 
 _WORDS: Final = (
     "persistentvolume",  # also "... unbound immediate PersistentVolumeClaims", "... PersistentVolume's node affinity"

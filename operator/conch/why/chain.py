@@ -10,7 +10,8 @@ from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType, ServedRevision
 from conch.app.projections import project_child, project_pod
 from conch.core.findings import CHECKS
-from conch.core.observed import ChildKind, ObservedContainer, ObservedDeployment, ObservedPod
+from conch.core.observed_child import ChildKind, ObservedDeployment
+from conch.core.observed_pod import ObservedContainer, ObservedPod
 from conch.kube.client import Json
 from conch.why.gather import Seen
 from conch.why.report import CheckRow, ContainerRow, Outcome, PodRow, Report, RevisionRow, ScalingRow, WarningRow

@@ -13,7 +13,8 @@ from conch.api.model_deployment import parse
 from conch.app.policy import installation_policy
 from conch.app.projections import CHILD_RESOURCES
 from conch.core.actions import Apply, EnsureAdminKey
-from conch.core.observed import ChildKind, Observed, ObservedGateway
+from conch.core.observed import Observed, ObservedGateway
+from conch.core.observed_child import ChildKind
 from conch.core.plan import plan
 from conch.kube.resources import Resource
 from conch.settings import ImageSettings, OperatorSettings

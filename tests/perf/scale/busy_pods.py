@@ -14,15 +14,10 @@ from typing import Final
 import numpy as np
 from aiohttp import web
 
-from conch.api.assignment import (
-    AgentPhase,
-    AgentReport,
-    Assignment,
-    BatchCounts,
-    InferenceCounts,
-    ModelCounts,
-)
+from conch.api.agent_report import AgentPhase, AgentReport
+from conch.api.assignment import Assignment
 from conch.api.gateway_report import LATENCY_BOUNDS_MILLISECONDS, GatewayReport, ObjectTraffic, WorkloadTraffic
+from conch.api.inference_counts import BatchCounts, InferenceCounts, ModelCounts
 from conch.kube.client import KubeClient
 from tests.perf.scale.stub_agents import StubAgents
 from tests.perf.scale.stub_gateways import StubGateways

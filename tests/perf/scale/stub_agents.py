@@ -9,7 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from conch.api import names, pod
-from conch.api.assignment import AgentPhase, AgentReport, Assignment, GoldenOutcome, GoldenReport, Pin, PinOrder
+from conch.api.agent_orders import PinOrder
+from conch.api.agent_report import AgentPhase, AgentReport, GoldenOutcome, GoldenReport
+from conch.api.assignment import Assignment, Pin
 from conch.kube.client import KubeClient
 from conch.kube.reflector import ObjectKey, Reflector
 from conch.kube.resources import CONFIG_MAPS, PODS

@@ -3,7 +3,7 @@
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.object import DesiredObject, child
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 
 
 def admin_key_secret(owner: ModelDeployment) -> DesiredObject:

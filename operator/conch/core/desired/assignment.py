@@ -12,7 +12,7 @@ from conch.api.rollout import RolloutStatus
 from conch.api.source_policy import SourcePolicy
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.desired.object import DesiredObject, child
-from conch.core.observed import ChildKind, WorkloadRecord
+from conch.core.observed_child import ChildKind, WorkloadRecord
 
 
 def assignment_of(owner: ModelDeployment, spec: ModelDeploymentSpec, revision: str) -> Assignment:

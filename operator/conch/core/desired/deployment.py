@@ -6,7 +6,7 @@ from typing import Any
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.object import DesiredObject, child
-from conch.core.observed import ChildKind, WorkloadRecord
+from conch.core.observed_child import ChildKind, WorkloadRecord
 
 
 def deployment(

@@ -6,7 +6,7 @@ from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.object import DesiredObject, child
 from conch.core.evictions import Evictions
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 
 _LIMIT: Final = {
     Evictions.ONE_AT_A_TIME: {"maxUnavailable": 1},

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from conch.api import names
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.object import DesiredObject, child
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 
 
 def gateway_slice(owner: ModelDeployment, port: int, addresses: Iterable[str]) -> DesiredObject:

@@ -6,7 +6,7 @@ from conch.api import names, pod
 from conch.api.model_deployment import ModelDeployment
 from conch.api.network_peer import NetworkPeer
 from conch.core.desired.object import DesiredObject, child
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from conch.core.policy import NetworkAccess
 
 

@@ -9,7 +9,7 @@ from conch.api import names
 from conch.api.canonical import canonical_hash
 from conch.api.gateway_api import GATEWAY_API_VERSION
 from conch.api.model_deployment import ModelDeployment
-from conch.core.observed import ChildId, ChildKind
+from conch.core.observed_child import ChildId, ChildKind
 
 _API_VERSIONS: Final[Mapping[ChildKind, str]] = {
     ChildKind.CONFIG_MAP: "v1",

@@ -14,7 +14,7 @@ from conch.api.gateway_api import ParentReference, RouteProtocol
 from conch.api.model_deployment import ModelDeployment
 from conch.api.spec import ModelDeploymentSpec
 from conch.core.desired.object import DesiredObject, child
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 
 _GROUP: Final = "gateway.networking.k8s.io"
 

@@ -5,7 +5,7 @@ from typing import Any
 from conch.api import names, pod
 from conch.api.model_deployment import ModelDeployment
 from conch.core.desired.object import DesiredObject, child
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 
 
 def gateway_service(owner: ModelDeployment, port: int) -> DesiredObject:

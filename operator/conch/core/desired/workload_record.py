@@ -10,7 +10,7 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.core.desired.assignment import assignment_of
 from conch.core.desired.object import DesiredObject, child
 from conch.core.desired.pod_template import pod_template
-from conch.core.observed import ChildKind, WorkloadRecord
+from conch.core.observed_child import ChildKind, WorkloadRecord
 from conch.core.policy import InstallationPolicy
 from conch.core.revision import revision_part
 

@@ -6,7 +6,7 @@ from conch.api import names
 from conch.api.reasons import Reason
 from conch.api.status import ConditionStatus, ConditionType
 from conch.core.finding import EXCEEDED_QUOTA, Finding, Severity, progressing, quota_blocked, stalled
-from conch.core.observed import ChildId, ChildKind
+from conch.core.observed_child import ChildId, ChildKind
 from conch.core.situation import Situation
 
 _OBSTACLES: Final = {

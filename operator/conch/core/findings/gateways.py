@@ -6,7 +6,7 @@ from conch.api.reasons import Reason
 from conch.core.acknowledgement import lagging
 from conch.core.finding import UNREACHABLE, Finding, progressing, stalled
 from conch.core.findings.routes import changes_nothing_of_note, gateway_api_is_installed, routes_finding
-from conch.core.observed import ChildKind
+from conch.core.observed_child import ChildKind
 from conch.core.situation import Situation
 
 

@@ -1,10 +1,10 @@
 """Checks of how far the model is in the pods, by their agents' word."""
 
-from conch.api.assignment import AgentPhase
+from conch.api.agent_report import AgentPhase
 from conch.api.pod import AGENT_CONTAINER, AGENT_PORT
 from conch.api.reasons import Reason
 from conch.core.finding import UNREACHABLE, Finding, progressing, stalled
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.core.pod_trouble import failed_agent
 from conch.core.situation import Situation
 

@@ -9,7 +9,7 @@ from conch.api.spec import ModelDeploymentSpec
 from conch.core.autoscaling import autoscaling_of
 from conch.core.cache_fallback import claim_of, may_be_of_cache
 from conch.core.finding import EXCEEDED_QUOTA, Finding, blocked, progressing, stalled
-from conch.core.observed import DEVICES_ALLOCATED
+from conch.core.observed_pod import DEVICES_ALLOCATED
 from conch.core.pod_trouble import crash_loop, missing_configuration, missing_image
 from conch.core.situation import Situation
 from conch.core.waiting_for_volume import names_claim, waiting_for_volume

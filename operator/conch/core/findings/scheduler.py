@@ -10,7 +10,7 @@ from typing import Final
 
 from conch.api.reasons import Reason
 from conch.core.finding import Finding, blocked
-from conch.core.observed import ObservedPod
+from conch.core.observed_pod import ObservedPod
 from conch.core.situation import Situation
 
 SILENCE_MOST: Final = timedelta(seconds=60)

@@ -4,7 +4,8 @@ from decimal import Decimal
 from typing import Final
 
 from conch.api import names
-from conch.api.assignment import AgentReport, Assignment
+from conch.api.agent_report import AgentReport
+from conch.api.assignment import Assignment
 from conch.api.canonical import quantity
 from conch.api.gateway import GatewayMode
 from conch.api.model import ModelSource

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Set
 from datetime import datetime
 from typing import Final
 
+from conch.api.agent_report import GoldenOutcome
 from conch.api.analysis import Check, GoldenSetPolicy
-from conch.api.assignment import GoldenOutcome
 from conch.api.gateway import GatewayMode
 from conch.api.rollout import CheckResult, Rollout, RolloutPhase, RolloutStatus
 from conch.api.spec import ModelDeploymentSpec
@@ -17,7 +17,8 @@ from conch.core.analysis.judge import DEFAULT_CHECK, judge
 from conch.core.analysis.judgement import Judgement, Verdict, combine
 from conch.core.analysis.samples import Samples
 from conch.core.finding import EXCEEDED_QUOTA
-from conch.core.observed import Observed, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_pod import ObservedPod
 from conch.core.pinning import changes_to
 from conch.core.pod_trouble import failed_change, refusal_of, trouble, trouble_lasts
 from conch.core.policy import InstallationPolicy

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence, Set
 
+from conch.api.agent_report import AgentPhase, AgentReport, ChangeReport, GoldenOutcome
 from conch.api.analysis import GoldenSetPolicy
-from conch.api.assignment import AgentPhase, AgentReport, ChangeReport, GoldenOutcome
 from conch.api.spec import ModelDeploymentSpec
 from conch.api.status import ServedRevision
-from conch.core.observed import Observed, ObservedPod
+from conch.core.observed import Observed
+from conch.core.observed_pod import ObservedPod
 
 
 def ready_pods(served: ServedRevision, observed: Observed) -> tuple[ObservedPod, ...]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
-from conch.api.assignment import BATCH_SIZES_MOST, MODELS_MOST
+from conch.api.inference_counts import BATCH_SIZES_MOST, MODELS_MOST
 from conch.core.scaling.signals import BatchTimes
 
 _FIXED_SHARE: Final = 0.3
