@@ -17,7 +17,7 @@ import tritonclient.grpc as triton_grpc
 from onnx import ModelProto, TensorProto, helper
 
 from conch.api.model import ModelFormat
-from conch.packaging.checking import look_over
+from conch.packaging.checking.check import look_over
 from conch.packaging.packaging import Package, package
 from conch.packaging.request import Head, HeldOut, Optimise, Request
 from conch.packaging.tensors import Tensors

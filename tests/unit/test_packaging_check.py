@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from conch.packaging.checking import Finding, check, look_over
+from conch.packaging.checking.check import check, look_over
+from conch.packaging.checking.finding import Finding
 from conch.packaging.errors import PackagingError
 from conch.packaging.golden import make_golden, tolerances_of
 from conch.packaging.graph.clean import to_bytes

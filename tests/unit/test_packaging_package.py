@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from conch.packaging.checking import check, look_over
+from conch.packaging.checking.check import check, look_over
 from conch.packaging.errors import PackagingError
 from conch.packaging.graph.clean import to_bytes
 from conch.packaging.graph.session import Runner

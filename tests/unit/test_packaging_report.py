@@ -10,7 +10,8 @@ import yaml
 
 from conch.api.model_deployment import parse_spec
 from conch.api.spec import ModelDeploymentSpec
-from conch.packaging.checking import Checked, Finding
+from conch.packaging.checking.check import Checked
+from conch.packaging.checking.finding import Finding
 from conch.packaging.graph.parity import Parity
 from conch.packaging.optimise.latency import Latency
 from conch.packaging.optimise.score import Score

@@ -7,15 +7,9 @@ from pydantic import Field
 from conch.api.types import ApiModel, ShortText
 
 Count = Annotated[int, Field(ge=0, le=2**64 - 1)]
-
-
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
-
-
 BATCH_SIZES_MOST: Final = 64
 """That a report tells of one model."""
-
-
 MODELS_MOST: Final = 16
 """Members of an ensemble that a report tells of: those that have computed the most."""
 

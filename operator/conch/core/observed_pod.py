@@ -22,8 +22,6 @@ class ObservedContainer:
 
 DEVICES_ALLOCATED: Final = "cannot allocate all claims"
 """What the scheduler says of a node on which no device is left for a pod's claims."""
-
-
 _SHORTAGES: Final = ("Insufficient ", DEVICES_ALLOCATED)
 
 

@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from conch.packaging.checking import Finding, check
+    from conch.packaging.checking.check import check
+    from conch.packaging.checking.finding import Finding
     from conch.packaging.errors import PackagingError
     from conch.packaging.packaging import Package, package
     from conch.packaging.progress import Progress
@@ -34,7 +35,8 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "checking": ("Finding", "check"),
+    "checking.check": ("check",),
+    "checking.finding": ("Finding",),
     "errors": ("PackagingError",),
     "packaging": ("Package", "package"),
     "progress": ("Progress",),

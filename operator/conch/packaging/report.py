@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from conch.api import names
-from conch.packaging.checking import Checked
+from conch.packaging.checking.check import Checked
 from conch.packaging.optimise.variants import Variant
 from conch.packaging.output.record import finite
 from conch.packaging.packaging import Package

@@ -12,7 +12,7 @@ import typer
 
 from conch.client.render import printable
 from conch.packaging import report
-from conch.packaging.checking import look_over
+from conch.packaging.checking.check import look_over
 from conch.packaging.errors import PackagingError
 from conch.packaging.options import Options, request_of
 from conch.packaging.packaging import package

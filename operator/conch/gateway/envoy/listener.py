@@ -12,13 +12,10 @@ from typing import Any, Final
 
 from conch.api import gateway_pod
 from conch.api.gateway import HOLD_SECONDS_MOST
-from conch.gateway.envoy import external_authorization, naming, tls
+from conch.gateway.envoy import naming, tls
 from conch.gateway.envoy.admission import (
-    NO_KEY,
-    NOT_THIS_NAMESPACE,
     NOTHING_CHECKED,
     Admission,
-    is_of_another_namespace,
 )
 from conch.gateway.envoy.bootstrap import (
     BUFFER_BYTES,
@@ -28,13 +25,12 @@ from conch.gateway.envoy.bootstrap import (
     config_source,
 )
 from conch.gateway.envoy.failure_counters import failure_loggers
-from conch.gateway.envoy.hold_refusals import no_answer, refusal_mapper, status_is
-from conch.gateway.envoy.restricted_apis import REFUSAL, is_restricted, restricted_apis_filter
+from conch.gateway.envoy.local_replies import local_replies
+from conch.gateway.envoy.restricted_apis import restricted_apis_filter
 
 HEADER_KIB_DEFAULT: Final = 60
 IDLE_SECONDS: Final = HOLD_SECONDS_MOST + 600
 """A stream on which nothing moves ends after this; a request that is held is such a stream."""
-RETRY_AFTER_SECONDS: Final = 1
 HOLD_RETRIES: Final = 9
 """How often Envoy asks a sidecar that is away, at random moments within 0.1 s, 0.2 s, 0.4 s ...: half a minute."""
 _HOLD_TIMEOUT: Final = f"{HOLD_SECONDS_MOST + 60}s"
@@ -43,15 +39,9 @@ STREAMS_MOST: Final = 1000
 STREAM_WINDOW_BYTES: Final = 256 * 1024
 """What a client may send on a stream that Envoy does not read from. The connection has room for as much of every
 stream, or the bodies of held requests would keep those from being sent that are let go before them."""
-
 _FILTERS: Final = TYPE_PREFIX + "envoy.extensions.filters."
 _NOT_FOR_CLIENTS: Final = (naming.CLUSTER_HEADER, naming.CLIENT_HEADER, naming.AUTHORIZED_HEADER)
 _NOBODY: Final = {"address_prefix": "255.255.255.255", "prefix_len": 32}
-_TOO_MANY: Final = "too many requests are in flight for this model; try again later"
-_NO_SERVER: Final = "no server of this model is ready; try again later"
-_RESOURCE_EXHAUSTED: Final = "8"
-_DEADLINE_EXCEEDED: Final = "4"
-_UNAVAILABLE: Final = "14"
 
 
 class AccessLog(StrEnum):
@@ -135,7 +125,7 @@ def _connection_manager(route: str, options: ListenerOptions) -> dict[str, Any]:
         "max_request_headers_kb": options.header_kib_most,
         "request_headers_timeout": "30s",
         "stream_idle_timeout": f"{IDLE_SECONDS}s",
-        "local_reply_config": _local_replies(options.admission),
+        "local_reply_config": local_replies(options.admission),
         "access_log": [*failure_loggers(), *_access_log(route, options.access_log)],
         "http_filters": [*options.admission.filters, restricted_apis_filter(), _hold_filter(), _router()],
     }
@@ -205,90 +195,6 @@ def _router() -> dict[str, Any]:
 
 def _exactly(*texts: str) -> list[dict[str, str]]:
     return [{"exact": text} for text in texts]
-
-
-_IS_GRPC: Final = {
-    "header_filter": {
-        "header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}},
-    }
-}
-
-
-def _flag(*flags: str) -> dict[str, Any]:
-    return {"response_flag_filter": {"flags": list(flags)}}
-
-
-def _local_replies(admission: Admission) -> dict[str, Any]:
-    """What Envoy itself answers, in the shape of Triton's own errors. The first mapper that fits is used.
-
-    A request that lost its connection may bear the flag of an overflow as well, when the budget of retries was used up;
-    it was not refused for want of room, so it comes before.
-    """
-    plain = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
-    json_error = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}
-
-    def pair(
-        filter_: dict[str, Any],
-        *,
-        body: str | None = None,
-        status_code: int | None = None,
-        grpc_status: str | None = None,
-        retry: bool = False,
-        headers: tuple[dict[str, Any], ...] = (),
-    ) -> list[dict[str, Any]]:
-        common: dict[str, Any] = {} if body is None else {"body": {"inline_string": body}}
-        all_headers = [*headers, *([_header("retry-after", str(RETRY_AFTER_SECONDS))] if retry else [])]
-        grpc_headers = [*all_headers, *([_header("grpc-status", grpc_status)] if grpc_status else [])]
-        with_code = {} if status_code is None else {"status_code": status_code}
-        return [
-            {
-                "filter": {"and_filter": {"filters": [filter_, _IS_GRPC]}},
-                "headers_to_add": grpc_headers,
-                "body_format_override": plain,
-                **common,
-            },
-            {
-                "filter": filter_,
-                "headers_to_add": all_headers,
-                "body_format_override": json_error,
-                **common,
-                **with_code,
-            },
-        ]
-
-    of_authorization = [
-        *pair(
-            external_authorization.is_no_answer(),
-            body=external_authorization.NO_ANSWER,
-            status_code=503,
-            grpc_status=_UNAVAILABLE,
-            retry=True,
-        ),
-        *pair(external_authorization.is_refusal()),
-    ]
-    of_keys = [
-        *pair(status_is(401), body=NO_KEY, headers=(_header("www-authenticate", "Bearer"),)),
-        *pair(is_of_another_namespace(), body=NOT_THIS_NAMESPACE),
-    ]
-    return {
-        "mappers": [
-            *(of_authorization if admission.authorization else []),
-            *pair(is_restricted(), body=REFUSAL),
-            *(of_keys if admission.api_keys else []),
-            *pair(_flag("UF", "UC", "UR", "LR")),
-            *pair(_flag("UO"), body=_TOO_MANY, status_code=429, grpc_status=_RESOURCE_EXHAUSTED, retry=True),
-            *pair(_flag("UH"), body=_NO_SERVER, retry=True),
-            *pair(no_answer(), body=_NO_SERVER, retry=True),
-            *pair(_flag("UT", "DT"), grpc_status=_DEADLINE_EXCEEDED),
-            {"filter": _IS_GRPC, "body_format_override": plain},
-            refusal_mapper(),
-        ],
-        "body_format": json_error,
-    }
-
-
-def _header(key: str, value: str) -> dict[str, Any]:
-    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _access_log(route: str, wanted: AccessLog) -> list[dict[str, Any]]:
