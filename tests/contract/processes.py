@@ -187,7 +187,7 @@ class Agent(Process):
 
     async def turn(self, change: str, turn: int, revision: str, *, key: str = ADMIN_KEY) -> int:
         """Say whose turn it is as the operator does; returns the answer's status."""
-        code = names.turn_code(key, change, turn, revision)
+        code = names.turn_code(key, POD_NAME, change, turn, revision)
         order = TurnOrder(change=change, turn=turn, revision=revision, code=code)
         async with (
             aiohttp.ClientSession() as session,

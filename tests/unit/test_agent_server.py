@@ -83,8 +83,8 @@ async def test_a_pin_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, or
     assert taker.pins == ([order] if status == 204 else [])
 
 
-def turn_order(change: str = "c1", turn: int = 3, revision: str = "r2") -> TurnOrder:
-    code = names.turn_code("key", change, turn, revision)
+def turn_order(change: str = "c1", turn: int = 3, revision: str = "r2", pod: str = "p1") -> TurnOrder:
+    code = names.turn_code("key", pod, change, turn, revision)
     return TurnOrder(change=change, turn=turn, revision=revision, code=code)
 
 
@@ -94,6 +94,7 @@ def turn_order(change: str = "c1", turn: int = 3, revision: str = "r2") -> TurnO
         (turn_order(), 204),
         (turn_order(turn=4), 204),
         (turn_order(change="c2"), 409),
+        (turn_order(pod="p2"), 401),
         (turn_order().model_copy(update={"turn": 4}), 401),
         (turn_order().model_copy(update={"revision": "r1"}), 401),
         (turn_order().model_copy(update={"change": "c2"}), 401),
@@ -103,7 +104,7 @@ def turn_order(change: str = "c1", turn: int = 3, revision: str = "r2") -> TurnO
 )
 async def test_a_turn_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, order: TurnOrder, status: int) -> None:
     taker = Taker()
-    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    settings = AgentSettings(admin_key="key", pod_name="p1", model_folder=tmp_path)
     async with TestClient(TestServer(make_application(settings, lambda: REPORT, taker, at_once))) as client:
         response = await client.put("/turn", data=order.model_dump_json(by_alias=True))
         assert response.status == status
@@ -112,7 +113,7 @@ async def test_a_turn_is_taken_only_from_who_has_the_admin_key(tmp_path: Path, o
 
 
 async def test_a_turn_that_cannot_be_kept_is_not_taken(tmp_path: Path) -> None:
-    settings = AgentSettings(admin_key="key", model_folder=tmp_path)
+    settings = AgentSettings(admin_key="key", pod_name="p1", model_folder=tmp_path)
     taker = Taker(OSError(28, "No space left on device"))
     async with TestClient(TestServer(make_application(settings, lambda: REPORT, taker, at_once))) as client:
         response = await client.put("/turn", data=turn_order().model_dump_json(by_alias=True))

@@ -59,9 +59,9 @@ def make_application(
             order = TurnOrder.model_validate_json(await request.read())
         except ValidationError:
             return web.Response(status=400, text="this is no turn\n")
-        code = names.turn_code(settings.admin_key, order.change, order.turn, order.revision)
+        code = names.turn_code(settings.admin_key, settings.pod_name, order.change, order.turn, order.revision)
         if not hmac.compare_digest(order.code.encode(), code.encode()):
-            return web.Response(status=401, text="the turn's code is not this object's\n")
+            return web.Response(status=401, text="the turn's code is not for this pod of this object\n")
         try:
             return _taken(await orders.take_turn(order))
         except OSError as error:

@@ -153,7 +153,7 @@ def pin_code(admin_key: str, revision: str, digest: str, resolved: str) -> str:
     return hmac.new(admin_key.encode(), words.encode(), hashlib.sha256).hexdigest()
 
 
-def turn_code(admin_key: str, change: str, turn: int, revision: str) -> str:
-    """What proves to an agent that an order to serve one of a change's two revisions is the operator's."""
-    words = "\0".join((f"{GROUP}/turn", change, str(turn), revision))
+def turn_code(admin_key: str, pod: str, change: str, turn: int, revision: str) -> str:
+    """What proves to an agent that an order to serve one of a change's two revisions is the operator's, and for it."""
+    words = "\0".join((f"{GROUP}/turn", pod, change, str(turn), revision))
     return hmac.new(admin_key.encode(), words.encode(), hashlib.sha256).hexdigest()

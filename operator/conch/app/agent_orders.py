@@ -41,5 +41,5 @@ def _request(order: AgentOrder, key: str) -> tuple[str, PinOrder | TurnOrder]:
     if isinstance(order, TellPin):
         code = names.pin_code(key, order.revision, order.pin.digest, order.pin.resolved)
         return "/pin", PinOrder(revision=order.revision, pin=order.pin, code=code)
-    code = names.turn_code(key, order.change, order.turn, order.revision)
+    code = names.turn_code(key, order.pod, order.change, order.turn, order.revision)
     return "/turn", TurnOrder(change=order.change, turn=order.turn, revision=order.revision, code=code)
