@@ -76,7 +76,7 @@ class ApiServer:
         waiting.until(
             plane.ready,
             what="The API server's start",
-            timeout_seconds=60,
+            timeout_seconds=180,
             todo="Run the test again on a less busy machine.",
             alive=lambda: processes.require_alive("kube-apiserver"),
         )
@@ -94,7 +94,7 @@ class ApiServer:
             processes.start("kube-scheduler", plane.scheduler(credentials))
             conditions.append(("kube-scheduler", plane.scheduler_ready))
         for name, condition in conditions:
-            waiting.until(condition, what=f"The start of {name}", timeout_seconds=60)
+            waiting.until(condition, what=f"The start of {name}", timeout_seconds=180)
         self._watch()
 
     def _watch(self) -> None:
@@ -166,4 +166,4 @@ class ApiServer:
     def start_server(self) -> None:
         """Starts the API server again at the same address and waits until it is ready."""
         self._processes.start("kube-apiserver", self._api_server_argv)
-        waiting.until(self._plane.ready, what="The API server's restart", timeout_seconds=60)
+        waiting.until(self._plane.ready, what="The API server's restart", timeout_seconds=180)

@@ -198,7 +198,8 @@ async def test_an_agent_killed_while_it_fetches_goes_on_where_it_was(pod: Pod, t
         store.log.clear()
         pod.agent.start(pod.triton)
         await pod.agent.until_phase(AgentPhase.READY)
-        asked = [entry for entry in store.log if "bytes=0-0" not in str(entry)]
+        # By its end: one that is resumed is the same part.
+        asked = {entry.range.rpartition("-")[2] for entry in store.log if entry.range and entry.range != "bytes=0-0"}
         parts = -(-len(content) // PART_BYTES)
         assert 0 < len(asked) < parts, asked
     np.testing.assert_allclose(infer_grpc(pod), scores_of(model, X), rtol=1e-5)
@@ -315,7 +316,7 @@ async def test_the_gateway_keeps_away_what_triton_restricts_and_nothing_else(pod
             if method.client_streaming:
                 continue
             try:
-                await channel.unary_unary(f"/{service.full_name}/{method.name}")(b"", timeout=5)
+                await channel.unary_unary(f"/{service.full_name}/{method.name}")(b"", timeout=60)
             except grpc.aio.AioRpcError as error:
                 if "restricted" in (error.details() or ""):
                     restricted.add(method.name)

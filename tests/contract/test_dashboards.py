@@ -128,8 +128,13 @@ class Prometheus:
 
     async def value(self, query: str, **labels: str) -> float:
         """Of the one sample that bears these labels."""
-        [value] = [value for told, value in await self.values(query) if labels.items() <= told.items()]
-        return value
+
+        async def the_one() -> list[float] | None:
+            # None at all after a scrape that came late.
+            found = [value for told, value in await self.values(query) if labels.items() <= told.items()]
+            return found if len(found) == 1 else None
+
+        return (await until(query, the_one))[0]
 
     async def selectors(self, query: str) -> list[tuple[str, frozenset[str]]]:
         """Every metric that a query names, and the labels that it selects by."""

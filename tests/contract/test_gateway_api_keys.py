@@ -13,7 +13,7 @@ from conch.api.gateway_report import ObjectTraffic
 from conch.gateway.envoy.admission import NO_KEY, NOT_THIS_NAMESPACE
 from conch.gateway.envoy.restricted_apis import REFUSAL
 from tests.support.async_waiting import until
-from tests.support.gateway_sidecar import UNARY, Sidecar, running_sidecar
+from tests.support.gateway_sidecar import UNARY, Sidecar, first_wake, running_sidecar
 from tests.support.mounted_secret import MountedSecret
 
 pytestmark = pytest.mark.contract
@@ -222,7 +222,7 @@ async def test_who_is_not_let_in_is_not_held_and_wakes_nobody(tmp_path: Path, se
             assert (await _http(sidecar, x_api_key=BATCH))[0] == 403
             # The one place is free, and the first sign of life is of who is let in.
             held = asyncio.create_task(_http(sidecar, x_api_key=WEB))
-            assert await wakes.content.readline() == b'{"object":"team/m","held":1}\n'
+            assert await first_wake(wakes) == {"object": "team/m", "held": 1}
         traffic = await sidecar.traffic("m")
         assert traffic is not None
         assert (traffic.arrivals, traffic.held, traffic.refused, traffic.unauthorized) == (1, 1, 0, 4)

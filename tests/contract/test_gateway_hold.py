@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
+from conch.gateway import hold
 from tests.support.async_waiting import until
-from tests.support.gateway_sidecar import UNARY, Sidecar, running_sidecar
+from tests.support.gateway_sidecar import UNARY, Sidecar, first_wake, running_sidecar
 
 pytestmark = pytest.mark.contract
 
@@ -32,8 +33,10 @@ async def _until_held(sidecar: Sidecar, name: str, number: int) -> None:
 
 
 async def test_what_is_held_is_answered_once_there_is_a_server_and_what_is_beyond_is_refused_at_once(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # An Envoy that is paused counts what was let go only afterwards.
+    monkeypatch.setattr(hold, "UNSEEN_SECONDS", 1.0)
     async with running_sidecar(tmp_path) as sidecar:
         await sidecar.until_done("m", sidecar.put_object("m", gateway={"hold": {"seconds": 60, "maxRequests": 150}}))
         async with sidecar.channel("m") as channel:
@@ -109,7 +112,7 @@ async def test_a_client_that_goes_away_frees_its_place_and_the_object_wakes(tmp_
         await sidecar.until_done("m", sidecar.put_object("m", gateway={"hold": {"seconds": 60, "maxRequests": 1}}))
         async with sidecar.get("/wakes") as wakes:
             impatient = asyncio.create_task(_http(sidecar, "m"))
-            assert await wakes.content.readline() == b'{"object":"team/m","held":1}\n'
+            assert await first_wake(wakes) == {"object": "team/m", "held": 1}
             assert (await _http(sidecar, "m"))[0] == 429
             impatient.cancel()
             await _until_held(sidecar, "m", 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -188,8 +189,12 @@ async def test_all_models_share_one_watch_of_the_certificate(tmp_path: Path, cer
     async with running_sidecar(tmp_path, tls_folder=certificates.secret.folder) as sidecar:
 
         def inotify_instances() -> int:
-            descriptors = Path(f"/proc/{sidecar.envoy.pid}/fd").iterdir()
-            return sum("inotify" in str(each.readlink()) for each in descriptors)
+            found = 0
+            for descriptor in Path(f"/proc/{sidecar.envoy.pid}/fd").iterdir():
+                # Others are closed meanwhile.
+                with suppress(FileNotFoundError):
+                    found += "inotify" in str(descriptor.readlink())
+            return found
 
         await sidecar.until_done("a", sidecar.put_object("a"))
         with_one = inotify_instances()

@@ -136,7 +136,7 @@ def test_no_store_outlives_the_tests(tmp_path: Path) -> None:
             return True
         return False
 
-    waiting.until(gone, what="The end of the store", timeout_seconds=10)
+    waiting.until(gone, what="The end of the store", timeout_seconds=60)
 
 
 def docker_login(login: Login) -> httpx.BasicAuth:
@@ -151,7 +151,10 @@ class Puller:
     def __init__(self, store: Registry, login: Login, repository: str) -> None:
         assert store.tls
         self.client = httpx.Client(
-            base_url=f"{store.endpoint}/v2/{repository}/", verify=store.tls.client_context(), trust_env=False
+            base_url=f"{store.endpoint}/v2/{repository}/",
+            verify=store.tls.client_context(),
+            trust_env=False,
+            timeout=60,
         )
         self.auth = docker_login(login)
 
@@ -272,7 +275,7 @@ def test_the_web_server_has_the_faults_that_a_test_wants(tmp_path: Path) -> None
             assert received is None or len(b"".join(got)) == received
 
         patience = client.timeout
-        client.timeout = httpx.Timeout(0.5)
+        client.timeout = httpx.Timeout(30, read=3)
         broken(Stall(), httpx.ReadTimeout, 0)
         broken(Stall(after=1000), httpx.ReadTimeout, 1000)
         client.timeout = patience
@@ -392,7 +395,7 @@ def test_the_hub_serves_its_own_library(tmp_path: Path) -> None:
 
 
 def test_a_branch_of_the_hub_moves_and_its_commits_stay(tmp_path: Path) -> None:
-    with HuggingFace(tmp_path, private=False) as store, httpx.Client(base_url=store.endpoint) as client:
+    with HuggingFace(tmp_path, private=False) as store, httpx.Client(base_url=store.endpoint, timeout=60) as client:
         first = store.commit("acme/m", {"a.txt": b"1", "b.onnx": b"weights"})
         second = store.commit("acme/m", {"a.txt": b"2"}, branch="next/one")
         assert len({first, second}) == 2

@@ -30,10 +30,12 @@ SMALL = {"resources": {"cpu": "100m", "memory": "768Mi"}, "sharedMemory": "64Mi"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs the whole cluster."""
+    """Everything here needs the whole cluster, and time for its waits to tell what did not come."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(600))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -160,7 +162,7 @@ class Namespace:
             return {}
         return next((condition for condition in status.get("conditions", ()) if condition["type"] == type_), {})
 
-    def wait_ready(self, name: str, *, replicas: int = 1, seconds: float = 120) -> None:
+    def wait_ready(self, name: str, *, replicas: int = 1, seconds: float = 240) -> None:
         """Wait until it is Ready with this many pods."""
 
         def ready() -> bool:
@@ -172,7 +174,7 @@ class Namespace:
         until(ready, f"{name} to be ready", seconds=seconds)
 
     def wait_reason(
-        self, name: str, reason: str, *, seconds: float = 60, unless: Callable[[], str] = lambda: ""
+        self, name: str, reason: str, *, seconds: float = 180, unless: Callable[[], str] = lambda: ""
     ) -> str:
         """Wait until it is not ready for this reason, and column and Event say so too; returns the message."""
 

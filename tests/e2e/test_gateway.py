@@ -1,6 +1,7 @@
 """The gateway on the whole cluster: one address per model, balanced per request, held at zero, nothing lost."""
 
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,9 +61,19 @@ def test_each_request_of_one_connection_goes_to_whichever_replica_is_free(
             client.infer("digits", [tensor])
     finally:
         client.close()
-    served = {pod: count - before[pod] for pod, count in _executed(namespace, "digits").items()}
-    assert sum(served.values()) == 60
+
+    def counted() -> dict[str, int] | None:
+        # A moment after the answer.
+        served = {pod: count - before[pod] for pod, count in _executed(namespace, "digits").items()}
+        return served if sum(served.values()) == 60 else None
+
+    served = until(counted, "60 requests to be counted")
     assert min(served.values()) >= 15, "one channel, two servers"
+
+
+def _is_open(address: str) -> bool:
+    socket.create_connection((address, 8000), 5).close()
+    return True
 
 
 def test_requests_that_come_before_the_first_replica_are_answered(namespace: Namespace, store: ModelStore) -> None:
@@ -71,7 +82,9 @@ def test_requests_that_come_before_the_first_replica_are_answered(namespace: Nam
     namespace.deploy("digits", store.uri(path), gateway={"hold": {"seconds": 300}}, **ON_CPU)
     until(lambda: namespace.mdep("digits")["status"]["gateway"]["port"], "the address")
     until(lambda: len(namespace.slices("digits")[0]["endpoints"]) == 2, "the Service to send to both gateways")
-    url = f"http://{namespace.address('digits')}:8000/v2/models/digits/infer"
+    address = namespace.address("digits")
+    url = f"http://{address}:8000/v2/models/digits/infer"
+    until(lambda: _is_open(address), "the node to send to them, too")
     with ThreadPoolExecutor(8) as pool:
         held = [pool.submit(httpx.post, url, content=REQUEST, timeout=300, trust_env=False) for _ in range(8)]
         namespace.wait_reason("digits", "SourceNotFound")
@@ -106,6 +119,8 @@ def test_two_objects_of_one_name_get_their_own_requests(
         for each in (namespace, other):
             each.wait_ready("digits")
             each.wait_answers("digits")
+        # The one request of each that was waited for is counted a moment after its answer.
+        until(lambda: sum(_executed(other, "digits").values()) >= 1, "its own requests to be counted")
         before = _executed(other, "digits")
         hostile = {"Host": f"digits.{other.name}.svc", "x-conch-route": f"{other.name}.digits"}
         for _ in range(5):
@@ -168,7 +183,7 @@ def test_a_killed_server_or_gateway_loses_no_more_than_it_was_executing(
     # What the gateway was carrying, and new connections to it until the kubelet has seen that it is gone.
     by_gateway = [each for each in result.first_failures if each not in by_server]
     gone = result.marks["envoy killed"]
-    late = [each for each in by_gateway if each.sent_seconds > gone + 10]
+    late = [each for each in by_gateway if each.sent_seconds > gone + 30]
     assert not late, result.summary()
 
 

@@ -113,7 +113,7 @@ def _run(namespace: Namespace, plan: dict[str, Any]) -> str:
         status = namespace.cluster.get("pod", "intruder", "-n", namespace.name)["status"]
         return status["phase"] if status["phase"] in ("Succeeded", "Failed") else None
 
-    ended = until(phase, "the intruder to be done", seconds=90)
+    ended = until(phase, "the intruder to be done", seconds=240)
     printed: str = namespace.cluster.kubectl("logs", "intruder", "-n", namespace.name).stdout
     assert ended == "Succeeded", printed
     return printed

@@ -34,7 +34,8 @@ def test_no_request_is_lost_while_versions_are_promoted_aborted_and_superseded(
     namespace: Namespace, model: Model, cluster: Cluster, tmp_path: Path
 ) -> None:
     model.begin()
-    steps = [{"weight": 25, "pauseSeconds": 2}, {"weight": 50, **UNTIL_PROMOTED}]
+    # Long enough to be seen by who asks now and then.
+    steps = [{"weight": 25, "pauseSeconds": 10}, {"weight": 50, **UNTIL_PROMOTED}]
     with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=880) as load:
         load.mark("promoted")
         model.deploy(2, versions.recorded(2), steps=steps, analysis=[*CHECKS, {"goldenSet": {}}])

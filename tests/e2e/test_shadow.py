@@ -66,7 +66,7 @@ def test_a_wrong_version_is_given_up_before_any_client_sees_it(
 def test_a_good_version_passes_and_is_promoted(namespace: Namespace, model: Model, tmp_path: Path) -> None:
     model.begin()
     with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300) as load:
-        model.deploy(2, versions.MODEL, steps=[{"weight": 50, "pauseSeconds": 2}], shadow=SHADOW)
+        model.deploy(2, versions.MODEL, steps=[{"weight": 50, "pauseSeconds": 15}], shadow=SHADOW)
         seen = watched(model, lambda status: status["stable"]["version"] == 2, "version 2")
         model.wait_served(2)
         result = load.stop()
@@ -83,7 +83,7 @@ def test_a_version_that_hangs_on_requests_touches_no_client(namespace: Namespace
     """It is ready, and answers nothing within the time-out."""
     model.begin()
     with digits_load(
-        namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300, timeout_seconds=5
+        namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300, timeout_seconds=20
     ) as load:
         model.deploy(2, versions.slow(2, delay_seconds=100), shadow={"percent": 100, "minSamples": 20})
         seen = watched(model, lambda status: bool(status.get("rejected")), "the hanging version to be given up")

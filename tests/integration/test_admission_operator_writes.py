@@ -55,6 +55,14 @@ def chart() -> Iterator[InstalledChart]:
         yield installed
 
 
+@pytest.fixture(autouse=True)
+def _clean(request: pytest.FixtureRequest, chart: InstalledChart) -> None:
+    """What an attempt that failed has left is in the way of the next one."""
+    if getattr(request.node, "execution_count", 1) > 1:
+        kinds = ",".join([*KINDS, "Secret"])
+        chart.must("-n", "team", "delete", kinds, "-l", "conch.dev/model-deployment=sentiment", "--wait=false")
+
+
 def _object(kind: str, name: str, *owners: Mapping[str, Any]) -> dict[str, Any]:
     fields = SECRET if kind == "Secret" else KINDS[kind]
     labels = {"app.kubernetes.io/managed-by": "conch", "conch.dev/model-deployment": "sentiment"}

@@ -77,7 +77,6 @@ def test_the_spec_is_not_written_and_no_finalizer_is_added(api: ApiServer, names
 
 
 def test_an_object_at_rest_costs_no_write(api: ApiServer, operator: OperatorProcess, namespace: str) -> None:
-    children = _create(api, model_deployment("digits", namespace, replicas=2))
     # In a namespace that is on its way out, children are written (and refused) until it is gone.
     others = {"default", "kube-system", "kube-public", "kube-node-lease", "conch-system", namespace}
 
@@ -85,6 +84,8 @@ def test_an_object_at_rest_costs_no_write(api: ApiServer, operator: OperatorProc
         return {each["metadata"]["name"] for each in api.get("namespaces")["items"]} <= others
 
     until(gone, "the other tests' namespaces to be gone", seconds=120)
+    # Not before: no scheduler looks at its pods here, and a minute later that is told.
+    children = _create(api, model_deployment("digits", namespace, replicas=2))
     until(lambda: api.get("mdep", "digits", "-n", namespace)["status"].get("replicas") == 2, "its pods to be seen")
     before = _settled(operator)
     reconciles = operator.metric("conch_reconciles_total")

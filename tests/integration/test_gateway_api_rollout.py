@@ -131,7 +131,7 @@ class Scene:
             return holds(last)
 
         try:
-            await until(what, met, seconds=90)
+            await until(what, met, seconds=240)
         except AssertionError as error:
             raise AssertionError(f"{error}; status: {json.dumps(last)}") from error
         return last
@@ -215,7 +215,12 @@ async def test_a_rollout_goes_half_way_to_the_end_and_back_without_a_failed_requ
         )
         assert _weights(half) == {1: 50, 2: 50}
         before = Counter(clients.answers)
-        await asyncio.sleep(3)
+
+        async def enough() -> bool:
+            # Of so many, one of 100,000 draws is outside of what is asked for below.
+            return (Counter(clients.answers) - before).total() >= 2000
+
+        await until("2000 answers", enough, seconds=120)
         during = Counter(clients.answers) - before
         # Back, and at it again without a step.
         await scene.apply(1, steps=[STEP])
@@ -234,9 +239,14 @@ async def test_a_rollout_goes_half_way_to_the_end_and_back_without_a_failed_requ
     assert clients.answers["2"] > after["2"]
     workload = last["stable"]["workload"]
     assert scene.translator.weights[-1] == {f"digits-{workload}": 100}
+
     # A rollout has left nothing of the versions before: neither servers nor Services.
-    services = scene.api.get("services", "-n", scene.namespace)["items"]
-    assert {each["metadata"]["name"] for each in services} == {"digits", f"digits-{workload}"}
+    def services() -> set[str]:
+        return {each["metadata"]["name"] for each in scene.api.get("services", "-n", scene.namespace)["items"]}
+
+    await asyncio.to_thread(
+        until_sync, lambda: services() == {"digits", f"digits-{workload}"}, "the versions before to be gone"
+    )
     print("requests:", dict(clients.answers), "weights:", scene.translator.weights)
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -29,7 +30,7 @@ def _clean(api: ApiServer) -> Iterator[None]:
     yield
     api.kubectl("delete", "mdep", "--all", "-n", NAMESPACE, "--wait=false")
     api.kubectl("delete", "lease", "--all", "-n", "conch-system")
-    until(lambda: not _deployments(api), "the children to be collected")
+    until(lambda: not _deployments(api), "the children to be collected", seconds=180)
 
 
 def _create(api: ApiServer, name: str, **spec: Any) -> None:
@@ -55,6 +56,7 @@ def test_an_object_is_made_and_taken_away(api: ApiServer, tmp_path: Path) -> Non
         until(
             lambda: not api.get(kinds, "-n", NAMESPACE, "-l", "conch.dev/model-deployment")["items"],
             "everything to be gone",
+            seconds=180,
         )
 
 
@@ -102,8 +104,8 @@ def test_a_killed_leader_is_followed_and_only_one_leads(api: ApiServer, tmp_path
         assert standby.metric("conch_actions_total") == 0
         leader.kill()
         _create(api, "digits", replicas=2)
-        until(lambda: _has_deployments(api, 2), "the standby to take over", seconds=40)
-        assert standby.leads()
+        until(lambda: _has_deployments(api, 2), "the standby to take over", seconds=90)
+        until(standby.leads, "the standby to lead")
 
 
 def test_a_leader_that_is_told_to_stop_hands_over(api: ApiServer, tmp_path: Path) -> None:
@@ -136,12 +138,12 @@ def test_an_outage_of_the_api_server_is_waited_out(api: ApiServer, tmp_path: Pat
 
 
 def test_a_namespace_goes_with_the_operator_gone(api: ApiServer, tmp_path: Path) -> None:
-    namespace = "leaving"
+    namespace = f"leaving-{uuid4().hex[:8]}"
     api.kubectl("create", "namespace", namespace)
     with OperatorProcess(api.kubeconfig, tmp_path):
         api.kubectl("apply", "-f", "-", input=json.dumps(model_deployment("digits", namespace)))
         until(lambda: api.get("deployment", "-n", namespace)["items"], "the Deployment")
-    api.kubectl("delete", "namespace", namespace, "--timeout=60s")
+    api.kubectl("delete", "namespace", namespace, "--timeout=240s")
 
 
 def test_a_spec_that_cannot_be_read_harms_nobody_else(api: ApiServer, tmp_path: Path) -> None:
@@ -158,9 +160,11 @@ def test_a_spec_that_cannot_be_read_harms_nobody_else(api: ApiServer, tmp_path: 
         body = json.dumps(model_deployment("poison", NAMESPACE, **poison))
         return api.kubectl("apply", "-f", "-", input=body, check=False).returncode == 0
 
-    until(created, "the API server to take the object")
-    restore = [{"op": "add", "path": rules, "value": saved["x-kubernetes-validations"]}]
-    api.kubectl("patch", "crd", crd, "--type=json", "-p", json.dumps(restore))
+    try:
+        until(created, "the API server to take the object")
+    finally:
+        restore = [{"op": "add", "path": rules, "value": saved["x-kubernetes-validations"]}]
+        api.kubectl("patch", "crd", crd, "--type=json", "-p", json.dumps(restore))
     with OperatorProcess(api.kubeconfig, tmp_path):
         _create(api, "healthy")
         until(lambda: _has_deployments(api, 1), "the healthy one's Deployment")

@@ -256,4 +256,7 @@ def test_a_cluster_without_conch_says_so(bare: ApiServer) -> None:
     assert done.returncode == 2
     assert "Conch is not installed" in done.stderr
     bare.stop_server()
-    assert "The API server cannot be reached" in why(bare.kubeconfig, "default").stderr
+    try:
+        assert "The API server cannot be reached" in why(bare.kubeconfig, "default").stderr
+    finally:
+        bare.start_server()

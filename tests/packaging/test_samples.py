@@ -151,7 +151,8 @@ async def _serve(pod: Pod, sample: Built) -> AgentReport:
     )
     await pod.start()
     return await pod.agent.until(
-        lambda each: each.phase is AgentPhase.FAILED or (each.phase is AgentPhase.READY and each.golden is not None)
+        lambda each: each.phase is AgentPhase.FAILED or (each.phase is AgentPhase.READY and each.golden is not None),
+        seconds=240,
     )
 
 

@@ -62,7 +62,7 @@ class Azure(ProcessStore):
         signature = hmac.digest(base64.b64decode(self._key), signed.encode(), hashlib.sha256)
         headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(signature).decode()}"
         verify = self.tls.client_context() if self.tls else False
-        with httpx.Client(verify=verify, trust_env=False) as client:
+        with httpx.Client(verify=verify, trust_env=False, timeout=60) as client:
             client.put(
                 f"{self.local_endpoint}/{BUCKET}", params={"restype": "container"}, headers=headers
             ).raise_for_status()

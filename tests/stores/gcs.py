@@ -55,6 +55,6 @@ class Gcs(ProcessStore):
         content: bytes | None = None,
     ) -> httpx.Response:
         verify = self.tls.client_context() if self.tls else False
-        with httpx.Client(base_url=self.local_endpoint, verify=verify, trust_env=False) as client:
+        with httpx.Client(base_url=self.local_endpoint, verify=verify, trust_env=False, timeout=60) as client:
             response = client.request(method, path, params=params, json=json, content=content)
         return response.raise_for_status()

@@ -211,7 +211,9 @@ class Registry(ProcessStore):
         return {"htpasswd": {"realm": "conch", "path": str(path)}}
 
     def _client(self, repository: str) -> httpx.Client:
-        client = httpx.Client(base_url=self.local_endpoint, verify=self._tls.client_context(), trust_env=False)
+        client = httpx.Client(
+            base_url=self.local_endpoint, verify=self._tls.client_context(), trust_env=False, timeout=60
+        )
         if self._tokens:
             client.headers["Authorization"] = f"Bearer {self._tokens.token(repository, ('pull', 'push', 'delete'))}"
         else:

@@ -42,6 +42,15 @@ def machine_address() -> str:
         return str(probe.getsockname()[0])
 
 
+async def first_wake(wakes: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The first line of a stream of `/wakes` that tells of an object; signs of life may come before it."""
+    while line := await wakes.content.readline():
+        told: dict[str, Any] = json.loads(line)
+        if "object" in told:
+            return told
+    raise AssertionError("the stream has ended")
+
+
 class FakeApi:
     """Lists and watches, like an API server with nothing but these objects."""
 

@@ -66,5 +66,7 @@ def digits_load(
         duration_seconds=duration_seconds,
         timeout_seconds=timeout_seconds,
         failures_kept=1000,
+        # What is lost is asked here; a machine that stands still for a moment is no reason to ask it again.
+        lateness_bound_ms=2000,
     )
     return Load(plan, folder)

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 OPERATOR: Final = f"system:serviceaccount:{generate.NAMESPACE}:conch-operator"
 GATEWAY: Final = f"system:serviceaccount:{generate.NAMESPACE}:conch-gateway"
-_POLICIES_EFFECTIVE_SECONDS: Final = 30
+_POLICIES_EFFECTIVE_SECONDS: Final = 120
 
 Answer = subprocess.CompletedProcess[str]
 

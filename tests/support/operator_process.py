@@ -44,7 +44,11 @@ class OperatorProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +81,7 @@ class OperatorProcess:
 
     def get(self, path: str) -> str:
         """Ask its health port."""
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False).text
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=30, trust_env=False).text
 
     @property
     def running(self) -> bool:

@@ -24,8 +24,8 @@ from conch.kube.resources import Resource
 
 NODE: Final = "played"
 _LOOK_SECONDS: Final = 0.2
-_ENDPOINTS_SECONDS: Final = 2.0
-"""How long a pod that goes answers new requests, as an agent's preStop has it."""
+_ENDPOINTS_SECONDS: Final = 15.0
+"""How long a pod that goes answers new requests, as an agent's preStop has it: who sends them may be paused."""
 _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -163,7 +163,7 @@ class PlayedNode:
         finally:
             for played in self.pods.values():
                 with suppress(Exception):
-                    await asyncio.wait_for(played.stop(), 2)
+                    await asyncio.wait_for(played.stop(), 30)
 
     def answered(self) -> Counter[int]:
         """Requests by version."""
@@ -208,14 +208,20 @@ class PlayedNode:
                 digest="sha256:" + f"{assignment['version']:02x}" * 32,
                 fails=assignment["version"] in self.failing_versions,
             )
-            await played.start()
-            await self._bind(metadata["name"])
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return
+        # Stopped with all others, whatever comes.
+        self.pods[played.uid] = played
+        await played.start()
+        try:
+            await self._bind(played.name)
             await self._say_ready(played)
         except ApiError as error:
             if not (error.not_found or error.conflict):
                 raise
-            return
-        self.pods[played.uid] = played
+            await self.pods.pop(played.uid).stop()
 
     async def _bind(self, name: str) -> None:
         binding = {

@@ -13,7 +13,7 @@ def _nothing() -> str:
     return ""
 
 
-def until(look: Callable[[], T | None], what: str, *, seconds: float = 60, unless: Callable[[], str] = _nothing) -> T:
+def until(look: Callable[[], T | None], what: str, *, seconds: float = 120, unless: Callable[[], str] = _nothing) -> T:
     """The first truthy answer of `look`; fails with `what` and the last answer or error when the time is over.
 
     And at once when `unless` says, in words, why it cannot come any more.

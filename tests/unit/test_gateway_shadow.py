@@ -217,7 +217,8 @@ async def test_one_object_takes_half_of_the_room_at_most_and_all_together_no_mor
         assert await scene.take(key=("vision", "third"))
 
 
-async def test_no_more_per_second_than_what_leaves_the_sidecar_its_time() -> None:
+async def test_no_more_per_second_than_what_leaves_the_sidecar_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     async with a_scene() as scene:
         taken = 0
         for _ in range(1000):

@@ -27,7 +27,8 @@ def test_percentiles_are_latencies_that_occurred() -> None:
     assert (of_all.answered, of_all.p50_ms, of_all.p95_ms) == (100, 50, 95)
 
 
-def test_a_recorder_tells_the_last_seconds_and_each_second() -> None:
+def test_a_recorder_tells_the_last_seconds_and_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     stream = Stream(protocol=Protocol.HTTP, address="a:1", model="m", rate_per_second=1)
     account = Recorder(Plan(streams=(stream,), duration_seconds=60), planned=60)
     began = account.begin()

@@ -9,16 +9,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONFIG = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 SCRIPT = """
+import signal
 import time
 import pytest
 
 attempts = []
 
-@pytest.mark.timeout(2)
+@pytest.mark.timeout({seconds})
 def test_it():
     attempts.append(1)
     {body}
 """
+USED_UP = "left = signal.getitimer(signal.ITIMER_REAL)[0]; signal.setitimer(signal.ITIMER_REAL, 20)"
+"""As if only 20 s of its time were left."""
 
 
 def _makefile(variable: str) -> list[str]:
@@ -27,20 +30,20 @@ def _makefile(variable: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told"),
+    ("seconds", "body", "status", "told"),
     [
-        ("assert len(attempts) > 1, 'as busy machines do'", 0, ["1 passed, 1 rerun", "as busy machines do"]),
-        ("time.sleep(1.2); assert len(attempts) > 1", 0, ["1 passed, 1 rerun"]),
-        ("assert len(attempts) > 1; time.sleep(30)", 1, ["1 failed, 1 rerun", "Timeout (>2.0s)"]),
-        ("time.sleep(30)", 1, ["1 failed, 1 rerun", "Timeout (>2.0s)"]),
+        (60, "assert len(attempts) > 1, 'as busy machines do'", 0, ["1 passed, 1 rerun", "as busy machines do"]),
+        (60, f"{USED_UP}; assert len(attempts) > 1 and left > 20", 0, ["1 passed, 1 rerun"]),
+        (2, "assert len(attempts) > 1; time.sleep(30)", 1, ["1 failed, 1 rerun", "Timeout (>2.0s)"]),
+        (2, "time.sleep(30)", 1, ["1 failed, 1 rerun", "Timeout (>2.0s)"]),
     ],
     ids=["fails once", "has the whole time again", "hangs the second time", "hangs each time"],
 )
 def test_a_test_that_fails_is_run_once_more_within_its_time(
-    tmp_path: Path, body: str, status: int, told: list[str]
+    tmp_path: Path, seconds: int, body: str, status: int, told: list[str]
 ) -> None:
     (tmp_path / "pytest.ini").write_text(CONFIG)
-    (tmp_path / "test_it.py").write_text(SCRIPT.format(body=body))
+    (tmp_path / "test_it.py").write_text(SCRIPT.format(seconds=seconds, body=body))
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.support.reruns"]
     done = subprocess.run(
         [

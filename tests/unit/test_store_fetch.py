@@ -203,6 +203,7 @@ async def test_what_is_known_is_not_fetched_again(place: Place, monkeypatch: pyt
 
 
 async def test_a_store_that_changes_is_listed_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conch.store.transfer.WORKERS", 1)
     store = stored(monkeypatch, Store({"a": b"1", "gone": b"2"}))
 
     def change() -> None:
@@ -257,7 +258,8 @@ async def test_what_arrived_is_kept_when_it_fails(place: Place, monkeypatch: pyt
     read, store.reads, store.before_read = store.reads, 0, lambda: None
     assert read > 20
     assert await place.files(place.request()) == store.content
-    assert 0 < store.reads <= 20
+    # What one of the others was about to write is fetched again.
+    assert 0 < store.reads < len(store.content)
     assert not place.partial.exists()
 
 

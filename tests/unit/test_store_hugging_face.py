@@ -14,6 +14,7 @@ from aiohttp import web
 from conch.api.reasons import Reason
 from conch.api.source import HuggingFaceSource, parse_source_uri
 from conch.api.source_policy import SourcePolicy
+from conch.store import http_client
 from conch.store.credentials import Credentials
 from conch.store.errors import StoreError
 from conch.store.remote import ChangedError, Listing, Surroundings, TransientError
@@ -312,12 +313,13 @@ async def test_an_installation_for_the_hub_alone(hub: Hub) -> None:
     assert await fetched(hub, policy=policy) == FILES
 
 
-async def test_giving_up_while_the_hub_is_silent(hub: Hub) -> None:
-    asked = asyncio.Event()
+async def test_giving_up_while_the_hub_is_silent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "SILENCE_SECONDS", 600)
+    asked, over = asyncio.Event(), asyncio.Event()
 
     async def silent(_request: web.Request) -> web.Response:
         asked.set()
-        await asyncio.sleep(30)
+        await over.wait()
         return web.Response()
 
     hub.site.handler = silent
@@ -325,7 +327,8 @@ async def test_giving_up_while_the_hub_is_silent(hub: Hub) -> None:
     await asked.wait()
     listing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(listing, 1.5)
+        await asyncio.wait_for(listing, 60)
+    over.set()
 
 
 def test_the_library_is_loaded_only_when_it_is_needed() -> None:

@@ -102,8 +102,8 @@ def without_lease(requests: Iterable[Request]) -> Iterator[Request]:
 
 
 def lists(requests: Iterable[Request]) -> list[Request]:
-    """Where each list began."""
-    return [request for request in requests if request.verb == "list" and not request.continues]
+    """Where each list began; one that is refused (an API server that starts anew) comes again."""
+    return [each for each in requests if each.verb == "list" and not each.continues and each.code < 400]
 
 
 def most_listed(requests: Iterable[Request]) -> int:
