@@ -26,7 +26,6 @@ def model(namespace: Namespace, store: ModelStore) -> Model:
     return Model(namespace, store)
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_versions_come_and_go_in_the_same_pods_and_no_request_is_lost(
     namespace: Namespace, model: Model, tmp_path: Path

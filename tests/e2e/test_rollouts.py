@@ -89,7 +89,6 @@ def test_a_version_that_fails_requests_is_withdrawn_and_not_tried_again(
     assert result.failed < 0.05 * result.answered, result.summary()
 
 
-@pytest.mark.alone
 @pytest.mark.group("loads")
 def test_a_version_that_answers_otherwise_than_recorded_gets_no_request(
     namespace: Namespace, model: Model, tmp_path: Path
@@ -112,7 +111,6 @@ def test_a_version_that_does_not_load_is_given_up_at_its_deadline(namespace: Nam
     namespace.wait_answers(NAME)
 
 
-@pytest.mark.alone
 @pytest.mark.group("loads")
 @pytest.mark.parametrize(
     ("strategy", "protocols"),

@@ -14,7 +14,7 @@ from tests.support.inference import digits, infer
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.group("loads"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 HALF = [{"weight": 50, "pause": "UntilPromoted"}]
 A_DAY_SECONDS = 86_400
@@ -26,7 +26,6 @@ def model(namespace: Namespace, store: ModelStore) -> Model:
     return Model(namespace, store)
 
 
-@pytest.mark.alone
 def test_too_few_requests_promote_nothing_but_a_person_or_more_of_them_do(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
@@ -65,7 +64,6 @@ def _told(model: Model, verdict: str, *, samples: int | None = None) -> dict[str
     return told if told.get("verdict") == verdict and enough else None
 
 
-@pytest.mark.alone
 def test_the_spec_is_taken_back_and_edited_half_way(namespace: Namespace, model: Model, tmp_path: Path) -> None:
     model.begin()
     pods = model.pods("stable")
@@ -109,7 +107,6 @@ def _position(model: Model) -> tuple[str, str, int]:
     return rollout["id"], rollout["phase"], rollout.get("step", 0)
 
 
-@pytest.mark.alone
 def test_without_gateways_a_rollback_by_command_loses_nothing_either(
     namespace: Namespace, store: ModelStore, tmp_path: Path
 ) -> None:

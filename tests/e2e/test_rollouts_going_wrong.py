@@ -29,7 +29,7 @@ def model(namespace: Namespace, store: ModelStore) -> Model:
     return Model(namespace, store)
 
 
-@pytest.mark.alone
+@pytest.mark.group("loads")
 def test_a_slow_and_a_crashing_version_go_back_by_themselves_and_touch_nothing(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
