@@ -50,7 +50,7 @@ def _cannot() -> None:
     [
         ("tests/e2e/test_rollouts.py::test_where_no_gpu_is_free_an_automatic_rollout_does_without", "gpus"),
         ("tests/e2e/test_rollouts.py::test_without_another_pod_no_request_is_lost_either[Replace-x]", "loads"),
-        ("tests/e2e/test_rollouts_by_hand.py::test_the_spec_is_taken_back_and_edited_half_way", "loads"),
+        ("tests/e2e/test_shadow.py::test_a_good_version_passes_and_is_promoted", "loads"),
         ("tests/e2e/test_rollouts.py::test_a_version_that_does_not_load_is_given_up_at_its_deadline", ""),
     ],
     ids=["function", "parametrized", "module", "none"],

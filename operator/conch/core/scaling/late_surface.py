@@ -15,6 +15,8 @@ from conch.core.scaling.service_curve import ServiceCurve
 
 _SERVERS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 """Beyond the last each server is counted on no more than there."""
+_ROWS: Final = np.maximum(np.searchsorted(_SERVERS, np.arange(_SERVERS[-1] + 1), side="right") - 1, 0)
+"""By count of servers, where in the list it is, or the last before it."""
 _UTILISATIONS: Final = (0.1, 0.3, 0.45, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96)
 _LENGTHS: Final = (0.25, 0.25, 0.25, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
 """How long each is simulated: near the ceiling a queue comes and goes slowly."""
@@ -43,12 +45,13 @@ class LateSurface:
         A load over what the servers can do at all counts as the highest that was simulated: how late its requests are
         depends on how long it lasts.
         """
-        rows = np.searchsorted(_SERVERS, np.maximum(servers, 1), side="right") - 1
+        rows = _ROWS[np.minimum(servers, _SERVERS[-1])]
         columns = np.interp(utilisation, _UTILISATIONS, np.arange(len(_UTILISATIONS), dtype=np.float64))
         lower = np.minimum(columns.astype(np.int64), len(_UTILISATIONS) - 2)
         part = columns - lower
-        shares = self.shares[rows, lower] * (1 - part) + self.shares[rows, lower + 1] * part
-        return np.where(servers < 1, 1.0, shares)
+        shares, cells = self.shares.ravel(), rows * len(_UTILISATIONS) + lower
+        late = shares.take(cells) * (1 - part) + shares.take(cells + 1) * part
+        return np.where(servers < 1, 1.0, late)
 
     def rates(self, share: float, most_servers: int) -> Floats:
         """By count of servers from 0: requests per second of which no more than `share` are late."""

@@ -7,6 +7,7 @@ no more requests would have been late than may be is taken.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -63,9 +64,12 @@ PRIOR: Final = LevelPolicy(window_seconds=60, factor=1.5, hold_seconds=300, slac
 
 def raw_needs(policy: LevelPolicy, load: Series, capacity: Capacity) -> Counts:
     """By bin, how many servers the load of the window needed, before anything is kept."""
-    known = load.astype(np.float64)
-    window = max(1, round(policy.window_seconds / BIN_SECONDS))
-    return capacity.needs(policy.factor * moving_mean(known, window))
+    return capacity.needs(policy.factor * window_mean(policy.window_seconds, load))
+
+
+def window_mean(window_seconds: float, load: Series) -> Floats:
+    """By bin, the mean load of a policy's window."""
+    return moving_mean(load.astype(np.float64), max(1, round(window_seconds / BIN_SECONDS)))
 
 
 def sudden_needs(load: Series, capacity: Capacity, slack_share: float = 1.0) -> Counts:
@@ -108,9 +112,9 @@ class Replayed:
     """Servers on average, and each start as one more for a cold start: for what it costs everybody else."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What came, and what the servers could do: everything that all candidates have in common."""
+    """What came, and what the servers could do: everything that all candidates have in common, calculated once."""
 
     load: Series
     capacity: Capacity
@@ -150,7 +154,7 @@ class Replay:
         the sum so far less its smallest value so far (Lindley's recursion; Asmussen, Applied Probability and Queues,
         III.6). Requests behind a backlog that takes longer than the limit are late, others as the late surface says.
         """
-        capacity, load = self.capacity, _filled(self.load)
+        capacity, load = self.capacity, self._came
         wanted = np.maximum(needs, max(self.least, policy.floor))
         if policy.period_seconds:
             wanted = np.maximum(wanted, self._repeated(policy, load))
@@ -164,7 +168,7 @@ class Replay:
             surplus = np.cumsum((load - could) * BIN_SECONDS)
             wait = (surplus - np.minimum(np.minimum.accumulate(surplus), 0.0)) / could
             slack = max(0.0, self.limit_seconds - capacity.surface.curve.least_seconds)
-            late = np.where(wait > slack, 1.0, capacity.surface.late_share(ready, _lasting(load) / could))
+            late = np.where(wait > slack, 1.0, capacity.surface.late_share(ready, self._lasting / could))
         # The first time only shows what a policy would have been prepared for.
         late, load, wanted = late[self.counted_from :], load[self.counted_from :], wanted[self.counted_from :]
         came = float(load.sum())
@@ -173,6 +177,14 @@ class Replay:
             late_share=float((late * load).sum() / came) if came else 0.0,
             cost=self._cost(wanted),
         )
+
+    @cached_property
+    def _came(self) -> Floats:
+        return _filled(self.load)
+
+    @cached_property
+    def _lasting(self) -> Floats:
+        return _lasting(self._came)
 
     def _cost(self, wanted: Counts) -> float:
         if not len(wanted):

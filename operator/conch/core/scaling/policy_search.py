@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from conch.core.scaling.capacity import Counts
+from conch.core.scaling.capacity import Counts, Floats
 from conch.core.scaling.history import BIN_SECONDS
-from conch.core.scaling.level import PRIOR, LevelPolicy, Replay, Replayed, kept, moving_mean, raw_needs, sudden_needs
+from conch.core.scaling.level import PRIOR, LevelPolicy, Replay, Replayed, kept, moving_mean, sudden_needs, window_mean
 
 _WINDOWS_SECONDS: Final = (15.0, 60.0, 300.0)
 _FACTORS: Final = (0.85, 0.92, 1.0, 1.2, 1.5, 2.0, 3.0)
@@ -60,6 +60,8 @@ class _Search:
     young: bool
     sudden: Counts
     """What sudden loads needed, whatever the policy."""
+    means: dict[float, Floats] = field(default_factory=dict)
+    """The load by window."""
     raw: dict[tuple[float, float], Counts] = field(default_factory=dict)
     """By window and factor, which most policies that are tried have in common."""
     held: dict[tuple[float, float, float], Counts] = field(default_factory=dict)
@@ -122,8 +124,13 @@ class _Search:
         level = (policy.window_seconds, policy.factor)
         if (needs := self.held.get((*level, policy.hold_seconds))) is None:
             if (raw := self.raw.get(level)) is None:
-                raw = np.maximum(raw_needs(policy, self.replay.load, self.replay.capacity), self.sudden)
-                self.raw[level] = raw
+                raw = self.raw[level] = np.maximum(self._raw_needs(policy), self.sudden)
             needs = self.held[(*level, policy.hold_seconds)] = kept(raw, policy)
         result = self.results[policy] = self.replay.outcome(policy, needs)
         return result
+
+    def _raw_needs(self, policy: LevelPolicy) -> Counts:
+        window = policy.window_seconds
+        if (mean := self.means.get(window)) is None:
+            mean = self.means[window] = window_mean(window, self.replay.load)
+        return self.replay.capacity.needs(policy.factor * mean)
