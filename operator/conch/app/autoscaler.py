@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from heapq import nsmallest
 from time import perf_counter
 from typing import Final
 
@@ -36,6 +37,8 @@ _SLICES: Final = 20
 """Into so many parts the objects are spread over these two seconds."""
 _TUNING_SHARE: Final = 0.2
 """Of one core, at most, for late surfaces and replays."""
+_TUNED_AT_A_LOOK: Final = 20
+"""Who is due is looked up among all objects: of a thousand young ones that would cost as much as to tune them."""
 _NOTHING_TO_TUNE_SECONDS: Final = 1.0
 _AFTER_FAULT_SECONDS: Final = 60.0
 """What cannot be tuned must not be tried for ever in the place of what can."""
@@ -175,32 +178,37 @@ class Autoscaler:
         """One object after the other, those first whose tuning is oldest; never more than a share of one core."""
         while True:
             due = self._due_for_tuning()
-            if due is None:
+            for key in due:
+                await self._tune(key)
+            if not due:
                 await asyncio.sleep(_NOTHING_TO_TUNE_SECONDS)
-                continue
-            known = self._known[due]
-            started = perf_counter()
-            try:
-                tuning = await asyncio.to_thread(tune, self._clock(), known.settings, known.state)
-            except Exception:  # logged; the count goes by what was known before
-                known.no_tuning_before = self._clock() + _AFTER_FAULT_SECONDS
-                metrics.SCALING_FAULTS.inc()
-                _log.exception("not tuned", namespace=due[0], name=due[1])
-            else:
-                if self._known.get(due) is known:
-                    known.state = known.state.with_tuning(tuning)
-            took = perf_counter() - started
-            metrics.TUNING_SECONDS.observe(took)
-            await asyncio.sleep(max(took / _TUNING_SHARE - took, 0.01))
 
-    def _due_for_tuning(self) -> ObjectKey | None:
+    async def _tune(self, key: ObjectKey) -> None:
+        known = self._known.get(key)
+        if known is None or not self._wants_tuning(key, known, self._clock()):
+            return
+        started = perf_counter()
+        try:
+            tuning = await asyncio.to_thread(tune, self._clock(), known.settings, known.state)
+        except Exception:  # logged; the count goes by what was known before
+            known.no_tuning_before = self._clock() + _AFTER_FAULT_SECONDS
+            metrics.SCALING_FAULTS.inc()
+            _log.exception("not tuned", namespace=key[0], name=key[1])
+        else:
+            if self._known.get(key) is known:
+                known.state = known.state.with_tuning(tuning)
+        took = perf_counter() - started
+        metrics.TUNING_SECONDS.observe(took)
+        await asyncio.sleep(max(took / _TUNING_SHARE - took, 0.01))
+
+    def _due_for_tuning(self) -> list[ObjectKey]:
         now = self._clock()
-        due = [
+        due = (
             (known.state.tuning.at if known.state.tuning else float("-inf"), key)
             for key, known in self._known.items()
             if now >= known.no_tuning_before and self._wants_tuning(key, known, now)
-        ]
-        return min(due)[1] if due else None
+        )
+        return [key for _, key in nsmallest(_TUNED_AT_A_LOOK, due)]
 
     def _wants_tuning(self, key: ObjectKey, known: _Known, now: float) -> bool:
         try:
