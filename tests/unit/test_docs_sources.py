@@ -17,7 +17,7 @@ from conch.api.model import ModelSource
 from conch.api.model_deployment import InvalidSpec, parse_spec
 from conch.api.reasons import Reason
 from conch.api.source import SCHEMES, parse_source_uri
-from conch.api.status import ModelDeploymentStatus
+from conch.api.status import ConditionType, ModelDeploymentStatus
 from conch.cli import app
 from conch.settings import ModelCacheSettings
 from conch.store import credentials, http_client, registry_login
@@ -33,6 +33,12 @@ REASONS_OF_THE_MODEL = {reason for reason in Reason if reason.name.startswith(("
     Reason.OUT_OF_GPU_MEMORY,
     Reason.VOLUME_UNAVAILABLE,
 }
+
+NOTHING_TO_DO = {
+    *(Reason.SERVING, Reason.SUSPENDED, Reason.AS_EXPECTED, Reason.NOT_OBSERVED, Reason.NO_REPLICAS),
+    *(Reason.SCALED_TO_ZERO, Reason.ROUTED, Reason.COMMAND_ACCEPTED, Reason.COMMAND_REFUSED),
+}
+"""Of conditions and Events that are as somebody wants them, or answer somebody."""
 
 READERS = (buckets, credentials, http_client, hugging_face, https, oci, registry_login)
 """The modules that read a Secret's entries."""
@@ -103,13 +109,21 @@ def _click(arguments: list[str]) -> dict[str, Any]:
 
 def test_every_kind_of_source_has_a_row_whose_example_is_one() -> None:
     examples = [uri for row in _rows("Sources") for uri in re.findall(r"`([a-z0-9]+://[^`]+)`", row[1])]
-    assert {parse_source_uri(uri).scheme for uri in examples} == set(SCHEMES) - {"http"}
+    assert {parse_source_uri(uri).scheme for uri in examples} == set(SCHEMES)
 
 
 def test_the_reasons_are_those_that_a_source_may_have() -> None:
     rows = [row for row in _rows("Reasons") if row[0] != "reason"]
     assert {Reason(row[0]) for row in rows} == REASONS_OF_THE_MODEL
     assert all(len(row) == 3 and all(row) for row in rows)
+
+
+def test_every_other_reason_that_asks_for_something_is_told_too() -> None:
+    rows = [row for row in _rows("Conditions, and the other reasons") if len(row) == 2 and row[0] != "reason"]
+    conditions = {condition.value for condition in ConditionType}
+    told = {name.strip() for row in rows for name in row[0].split(",")} - conditions - {"condition"}
+    others = set(Reason) - REASONS_OF_THE_MODEL - NOTHING_TO_DO
+    assert told == {reason.value for reason in others}
 
 
 def test_every_key_of_the_table_is_one_that_the_code_knows() -> None:
@@ -188,4 +202,12 @@ def test_a_command_that_is_none_would_be_noticed(tmp_path: Path) -> None:
 def test_every_linked_file_exists() -> None:
     links = re.findall(r"\]\(([^)]+)\)", DOCUMENT)
     assert links
-    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+    files = [(ROOT / "docs" / link.partition("#")[0], link.partition("#")[2]) for link in links]
+    assert [file for file, _ in files if not file.exists()] == []
+    assert [(file, place) for file, place in files if place and place not in _places(file)] == []
+
+
+def _places(file: Path) -> set[str]:
+    """What a link into a document can name: its titles, as they are shown on the web."""
+    titles = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,7 +1,8 @@
 """What a pod must serve.
 
-The operator writes the assignment into a ConfigMap that the kubelet mounts into the agent; the agent answers `GET
-/status` with its report (agent_report.py). Both sides use these types and nothing else.
+The operator writes the assignment into a ConfigMap that the kubelet mounts into the agent, and tells what changes in it
+sooner (agent_orders.py); the agent answers `GET /status` with its report (agent_report.py). Both sides use these types
+and nothing else.
 """
 
 from typing import Annotated

@@ -114,7 +114,7 @@ class Autoscaling(ApiModel):
     min_replicas: Annotated[
         Replicas | None, Field(description="1 if not given; 0 lets the last server go while nobody asks.")
     ] = None
-    max_replicas: Annotated[int, Field(ge=1, le=1000)]
+    max_replicas: Annotated[int, Field(ge=1, le=1000, description="Never more replicas than this.")]
     objective: Objective | None = None
     target: Annotated[
         Target | None,

@@ -75,10 +75,14 @@ class DynamicBatching(
 ):
     """Triton's dynamic batcher: requests that arrive together are executed together."""
 
-    preferred_batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(max_length=16)] = (
-        None
-    )
-    max_queue_delay_microseconds: Annotated[int, Field(ge=0, le=60_000_000)] | None = None
+    preferred_batch_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None,
+        Field(max_length=16, description="Batches of these sizes are executed at once."),
+    ] = None
+    max_queue_delay_microseconds: Annotated[
+        int | None,
+        Field(ge=0, le=60_000_000, description="How long a request may wait for others to be executed with."),
+    ] = None
     preserve_ordering: Annotated[
         bool | None, Field(description="Whether answers come in the order of the requests, whichever instance is done.")
     ] = None

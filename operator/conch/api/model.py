@@ -112,7 +112,7 @@ class ModelSource(ApiModel):
 class ModelStorage(ApiModel):
     """A volume of its own for each pod's model files, for what does not fit a node's ephemeral disk."""
 
-    size: Quantity
+    size: Annotated[Quantity, Field(description="Of each pod's volume; models may take 95 % of it.")]
     storage_class_name: Annotated[
         DnsName | None, Field(description="StorageClass; the cluster's default when not given.")
     ] = None
@@ -171,7 +171,10 @@ class ModelConfig(
 ):
     """Overrides of the model's `config.pbtxt`; what is not named here stays as the model's author wrote it."""
 
-    max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
+    max_batch_size: Annotated[
+        int | None,
+        Field(ge=0, le=65536, description="Most samples that are executed together; 0: the model takes no batches."),
+    ] = None
     inputs: Annotated[
         Tensors | None,
         Field(description="Inputs that the model's files do not tell, or tell differently; the others stay."),
@@ -184,10 +187,13 @@ class ModelConfig(
     sequence_batching: SequenceBatching | None = None
     instance_groups: Annotated[
         tuple[Annotated[InstanceGroup, Field(json_schema_extra=_GROUP_RULES)], ...] | None,
-        Field(min_length=1, max_length=8),
+        Field(
+            min_length=1, max_length=8, description="Copies of the model in one server, in the place of its author's."
+        ),
     ] = None
     parameters: Annotated[
-        dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]] | None, Field(max_length=64)
+        dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]] | None,
+        Field(max_length=64, description="Of the backend, over those of config.pbtxt."),
     ] = None
 
     @model_validator(mode="after")

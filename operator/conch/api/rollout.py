@@ -103,7 +103,8 @@ class Rollout(ApiModel):
             ge=1,
             le=7 * 86_400,
             description="How long the new revision's pods may take without getting any further "
-            f"({DEFAULT_PROGRESS_DEADLINE_SECONDS} if not given). Waiting for a free GPU does not count.",
+            f"({DEFAULT_PROGRESS_DEADLINE_SECONDS} if not given). Waiting for a free GPU "
+            "counts with Replace and Recreate only, where old pods have made room.",
         ),
     ] = None
     keep_warm_seconds: Annotated[

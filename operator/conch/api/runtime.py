@@ -41,7 +41,7 @@ class EnvVar(ApiModel):
 class Resources(ApiModel):
     """CPU and memory of the Triton container, requested and limited at the same figure: no neighbour can take them."""
 
-    cpu: Quantity = "1"
+    cpu: Annotated[Quantity, Field(description="Without a GPU, models get as many threads.")] = "1"
     memory: Annotated[Quantity, Field(description="Includes sharedMemory.")] = "4Gi"
 
     @field_validator("cpu", "memory")
@@ -55,8 +55,8 @@ class Resources(ApiModel):
 class LogLevel(ApiModel):
     """Triton's log switches."""
 
-    verbose: Annotated[int, Field(ge=0, le=3)] = 0
-    info: bool = True
+    verbose: Annotated[int, Field(ge=0, le=3, description="Triton's --log-verbose.")] = 0
+    info: Annotated[bool, Field(description="Whether informational lines are logged.")] = True
 
 
 class Runtime(ApiModel):
@@ -89,6 +89,7 @@ class Runtime(ApiModel):
         tuple[EnvVar, ...],
         Field(
             max_length=64,
+            description="Variables of the Triton container; names that change what runs are refused.",
             json_schema_extra={
                 **rules(
                     Rule(

@@ -51,11 +51,15 @@ class TopologySpread(ApiModel):
 class Scheduling(ApiModel):
     """Where the pods may run."""
 
-    node_selector: Annotated[dict[QualifiedName, LabelValue], Field(max_length=32, default_factory=dict)]
+    node_selector: Annotated[
+        dict[QualifiedName, LabelValue],
+        Field(max_length=32, default_factory=dict, description="Labels that a node must have."),
+    ]
     tolerations: Annotated[
         tuple[Toleration, ...],
         Field(
             max_length=32,
+            description="Taints of nodes that the pods may run on all the same; those of GPUs are tolerated anyway.",
             json_schema_extra=rules(
                 Rule(
                     rule="self.all(t, t.operator == 'Exists' ? !has(t.value) || t.value == ''"
@@ -69,8 +73,8 @@ class Scheduling(ApiModel):
             ),
         ),
     ] = ()
-    priority_class_name: DnsName | None = None
-    runtime_class_name: DnsName | None = None
+    priority_class_name: Annotated[DnsName | None, Field(description="PriorityClass of the pods.")] = None
+    runtime_class_name: Annotated[DnsName | None, Field(description="RuntimeClass of the pods.")] = None
     topology_spread: Annotated[
         tuple[TopologySpread, ...],
         Field(

@@ -50,6 +50,7 @@ class ModelDeploymentSpec(ApiModel):
         tuple[SecretReference, ...],
         Field(
             max_length=8,
+            description="Secrets for Triton's image and the agent's. Naming one needs the right to it.",
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = ()
