@@ -381,7 +381,7 @@ async def test_a_turn_is_as_long_as_triton_takes(pod: Pod, files: FileServer) ->
         loaded = [event["seconds"] for event in pod.agent.events() if event.get("step") == "Load"][-1]
         print(f"\nturn {took:.2f} s: Triton unloads for {left:.2f} s and loads for {loaded:.2f} s")
         added.append(took - left - loaded)
-    # A machine that pauses adds to one of them; an agent that sleeps until its next look, to each.
+    # No assignment says whose turn it is: without the orders none would ever come.
     assert min(added) < 5.0
 
 

@@ -35,8 +35,8 @@ async def _until_held(sidecar: Sidecar, name: str, number: int) -> None:
 async def test_what_is_held_is_answered_once_there_is_a_server_and_what_is_beyond_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # An Envoy that is paused counts what was let go only afterwards.
-    monkeypatch.setattr(hold, "UNSEEN_SECONDS", 1.0)
+    # An Envoy that is paused counts what was let go only afterwards; the server takes longer than that.
+    monkeypatch.setattr(hold, "UNSEEN_SECONDS", 0.5)
     async with running_sidecar(tmp_path) as sidecar:
         await sidecar.until_done("m", sidecar.put_object("m", gateway={"hold": {"seconds": 60, "maxRequests": 150}}))
         async with sidecar.channel("m") as channel:
@@ -58,7 +58,7 @@ async def test_what_is_held_is_answered_once_there_is_a_server_and_what_is_beyon
                     refused.value.details() == "no server of this model is ready yet, and as many requests wait as may"
                 )
 
-            sidecar.server.seconds = 0.01
+            sidecar.server.seconds = 0.7
             sidecar.put_server("m")
             assert [(status, text) for status, text, _ in await asyncio.gather(*https)] == [
                 (200, str(len(body))) for body in bodies

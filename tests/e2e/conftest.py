@@ -26,7 +26,7 @@ from tests.support.waiting import until
 
 SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "digits" / "digits.onnx"
 _LOCK = pytest.StashKey[ExitStack]()
-SMALL = {"resources": {"cpu": "100m", "memory": "768Mi"}, "sharedMemory": "64Mi"}
+SMALL = {"resources": {"cpu": "50m", "memory": "768Mi"}, "sharedMemory": "64Mi"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -228,7 +228,6 @@ def test_a_pod_that_its_node_evicts_is_replaced_and_named(namespace: Namespace, 
 
 
 @pytest.mark.group("gpus")
-@pytest.mark.timeout(400)
 def test_a_node_that_is_gone_is_named_and_its_replica_replaced(
     namespace: Namespace, store: ModelStore, cluster: Cluster
 ) -> None:

@@ -147,7 +147,6 @@ def test_nothing_is_lost_while_replicas_operators_and_gateways_come_and_go(
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(400)
 def test_a_killed_server_or_gateway_loses_no_more_than_it_was_executing(
     namespace: Namespace, store: ModelStore, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -189,7 +188,6 @@ def test_a_killed_server_or_gateway_loses_no_more_than_it_was_executing(
 
 @pytest.mark.alone
 @pytest.mark.group("gpus")
-@pytest.mark.timeout(400)
 def test_the_only_replica_of_a_drained_node_is_replaced_before_it_goes(
     namespace: Namespace, store: ModelStore, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -218,7 +216,6 @@ def test_the_only_replica_of_a_drained_node_is_replaced_before_it_goes(
 
 @pytest.mark.alone
 @pytest.mark.group("loads")
-@pytest.mark.timeout(400)
 def test_a_replica_that_is_recreated_answers_what_came_meanwhile(
     namespace: Namespace, store: ModelStore, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -84,18 +84,10 @@ def _load(port: int, folder: Path, *, seconds: float) -> Load:
         )
         for protocol in (Protocol.HTTP, Protocol.GRPC)
     )
-    return Load(
-        Plan(
-            streams=streams,
-            duration_seconds=seconds,
-            timeout_seconds=30,
-            failures_kept=1000,
-            lateness_bound_ms=2000,
-        ),
-        folder,
-    )
+    return Load(Plan(streams=streams, duration_seconds=seconds, timeout_seconds=30, failures_kept=1000), folder)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_routes_of_the_platforms_gateways_carry_a_model_through_its_versions(
     namespace: Namespace, store: ModelStore, cluster: Cluster, tmp_path: Path

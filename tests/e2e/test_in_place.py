@@ -11,7 +11,7 @@ from tests.e2e.conftest import Namespace
 from tests.e2e.operators import AFTER_KILL_SECONDS, kill_operators
 from tests.e2e.versioned_model import NAME, Model, lost
 from tests.support import versions
-from tests.support.gateways import digits_load
+from tests.support.gateways import lossless_load
 from tests.support.inference import digits, infer
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
@@ -26,12 +26,13 @@ def model(namespace: Namespace, store: ModelStore) -> Model:
     return Model(namespace, store)
 
 
+@pytest.mark.group("loads")
 @pytest.mark.timeout(600)
 def test_versions_come_and_go_in_the_same_pods_and_no_request_is_lost(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
     model.begin(versions.recorded(1))
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=560) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=560) as load:
         load.mark("two pods, one after the other")
         two = model.pods()
         model.deploy(2, versions.recorded(2), **IN_PLACE, steps=[{"weight": 50}], analysis=[*CHECKS, {"goldenSet": {}}])

@@ -11,7 +11,7 @@ from tests.e2e.operators import kill_operators
 from tests.e2e.versioned_model import NAME, Model, lost
 from tests.load import Protocol
 from tests.support import versions
-from tests.support.gateways import digits_load
+from tests.support.gateways import lossless_load
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
@@ -36,7 +36,7 @@ def test_no_request_is_lost_while_versions_are_promoted_aborted_and_superseded(
     model.begin()
     # Long enough to be seen by who asks now and then.
     steps = [{"weight": 25, "pauseSeconds": 10}, {"weight": 50, **UNTIL_PROMOTED}]
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=880) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=880) as load:
         load.mark("promoted")
         model.deploy(2, versions.recorded(2), steps=steps, analysis=[*CHECKS, {"goldenSet": {}}])
         model.wait_step(75, 25)
@@ -73,7 +73,7 @@ def test_a_version_that_fails_requests_is_withdrawn_and_not_tried_again(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
     model.begin()
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=580) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=580) as load:
         model.deploy(2, versions.failing(2, each=5), steps=[{"weight": 25, "pauseSeconds": 600}], analysis=CHECKS)
         model.wait_back("AnalysisFailed")
         message = namespace.wait_reason(NAME, "AnalysisFailed")
@@ -94,7 +94,7 @@ def test_a_version_that_answers_otherwise_than_recorded_gets_no_request(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
     model.begin(versions.recorded(1))
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=580) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=580) as load:
         model.deploy(2, versions.not_as_recorded(2), steps=[{"weight": 50}])
         model.wait_back("GoldenSetFailed")
         result = load.stop()
@@ -124,7 +124,7 @@ def test_without_another_pod_no_request_is_lost_either(
     namespace: Namespace, model: Model, tmp_path: Path, strategy: str, protocols: tuple[Protocol, ...]
 ) -> None:
     model.begin()
-    with digits_load(
+    with lossless_load(
         *(namespace.address(NAME), NAME, tmp_path),
         rate_per_second=20,
         duration_seconds=580,

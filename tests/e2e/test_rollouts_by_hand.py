@@ -9,12 +9,12 @@ from tests.e2e.conftest import Namespace
 from tests.e2e.versioned_model import NAME, Model, lost, seconds_between
 from tests.load import Protocol
 from tests.support import versions
-from tests.support.gateways import digits_load
+from tests.support.gateways import lossless_load
 from tests.support.inference import digits, infer
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.group("loads"), pytest.mark.timeout(600)]
 
 HALF = [{"weight": 50, "pause": "UntilPromoted"}]
 A_DAY_SECONDS = 86_400
@@ -46,7 +46,7 @@ def test_too_few_requests_promote_nothing_but_a_person_or_more_of_them_do(
     until(lambda: _told(model, "Inconclusive", samples=0), "a window of its own")
     assert model.status["stable"]["version"] == 1
     assert len(model.pods("stable")) == 2
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=580) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=60, duration_seconds=580) as load:
         model.wait_served(2)
         result = load.stop()
     assert lost(result) == ""
@@ -67,7 +67,7 @@ def _told(model: Model, verdict: str, *, samples: int | None = None) -> dict[str
 def test_the_spec_is_taken_back_and_edited_half_way(namespace: Namespace, model: Model, tmp_path: Path) -> None:
     model.begin()
     pods = model.pods("stable")
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=580) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=580) as load:
         load.mark("taken back")
         model.deploy(2, versions.MODEL, steps=HALF)
         model.wait_until_promoted()
@@ -113,7 +113,7 @@ def test_without_gateways_a_rollback_by_command_loses_nothing_either(
     model = Model(namespace, store, gateway={"mode": "Direct"})
     model.begin()
     first = model.status["stable"]["revision"]
-    with digits_load(
+    with lossless_load(
         *(namespace.address(NAME), NAME, tmp_path),
         rate_per_second=20,
         duration_seconds=580,

@@ -11,7 +11,7 @@ from tests.e2e.conftest import Namespace
 from tests.e2e.operators import AFTER_KILL_SECONDS, kill_operators
 from tests.e2e.versioned_model import NAME, Model, lost, seconds_between
 from tests.support import versions
-from tests.support.gateways import digits_load
+from tests.support.gateways import lossless_load
 from tests.support.installation import VALUES
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
@@ -29,13 +29,13 @@ def model(namespace: Namespace, store: ModelStore) -> Model:
     return Model(namespace, store)
 
 
-@pytest.mark.group("loads")
+@pytest.mark.alone
 def test_a_slow_and_a_crashing_version_go_back_by_themselves_and_touch_nothing(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
     model.begin()
     pods = model.pods("stable")
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=580) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=580) as load:
         load.mark("slow")
         compared = {"latency": {"percentile": 90, "maxRatioToStable": 2}, "minimumSamples": 30}
         slow = [{"weight": 25, "pauseSeconds": 600}]
@@ -78,7 +78,7 @@ def test_operators_die_again_and_again_and_then_the_stable_revision_does(
     namespace: Namespace, model: Model, cluster: Cluster, tmp_path: Path
 ) -> None:
     model.begin()
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=30, duration_seconds=880) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=30, duration_seconds=880) as load:
         load.mark("killed at its start")
         # Long enough to be seen by who asks now and then.
         model.deploy(2, versions.MODEL, steps=[{"weight": 25, "pauseSeconds": 15}, STEPS[1]])

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.conftest import Namespace
 from tests.e2e.versioned_model import NAME, Model, lost
 from tests.support import versions
-from tests.support.gateways import digits_load
+from tests.support.gateways import lossless_load
 from tests.support.model_store import ModelStore
 from tests.support.waiting import until
 
@@ -46,7 +46,7 @@ def test_a_wrong_version_is_given_up_before_any_client_sees_it(
     namespace: Namespace, model: Model, tmp_path: Path
 ) -> None:
     model.begin()
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300) as load:
         model.deploy(2, WRONG, steps=[{"weight": 50}], shadow=SHADOW)
         seen = watched(model, lambda status: bool(status.get("rejected")), "the wrong version to be given up")
         model.wait_back("ShadowDisagreed")
@@ -65,7 +65,7 @@ def test_a_wrong_version_is_given_up_before_any_client_sees_it(
 
 def test_a_good_version_passes_and_is_promoted(namespace: Namespace, model: Model, tmp_path: Path) -> None:
     model.begin()
-    with digits_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300) as load:
+    with lossless_load(namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300) as load:
         model.deploy(2, versions.MODEL, steps=[{"weight": 50, "pauseSeconds": 15}], shadow=SHADOW)
         seen = watched(model, lambda status: status["stable"]["version"] == 2, "version 2")
         model.wait_served(2)
@@ -82,7 +82,7 @@ def test_a_good_version_passes_and_is_promoted(namespace: Namespace, model: Mode
 def test_a_version_that_hangs_on_requests_touches_no_client(namespace: Namespace, model: Model, tmp_path: Path) -> None:
     """It is ready, and answers nothing within the time-out."""
     model.begin()
-    with digits_load(
+    with lossless_load(
         namespace.address(NAME), NAME, tmp_path, rate_per_second=40, duration_seconds=300, timeout_seconds=20
     ) as load:
         model.deploy(2, versions.slow(2, delay_seconds=100), shadow={"percent": 100, "minSamples": 20})

@@ -1,5 +1,6 @@
 """What the e2e tests do with gateways: a load on a model's address, the fleet's pods, the ports behind it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ def digits_load(
     rate_per_second: float,
     duration_seconds: float,
     timeout_seconds: float = 30,
+    lateness_bound_ms: float = 100,
     protocols: tuple[Protocol, ...] = (Protocol.HTTP, Protocol.GRPC, Protocol.GRPC_STREAM),
 ) -> Load:
     """An open-loop load of the sample model through its Service, shared evenly by the protocols."""
@@ -66,7 +68,10 @@ def digits_load(
         duration_seconds=duration_seconds,
         timeout_seconds=timeout_seconds,
         failures_kept=1000,
-        # What is lost is asked here; a machine that stands still for a moment is no reason to ask it again.
-        lateness_bound_ms=2000,
+        lateness_bound_ms=lateness_bound_ms,
     )
     return Load(plan, folder)
+
+
+lossless_load: Final = partial(digits_load, lateness_bound_ms=2000)
+"""Where only what is lost is asked: for that, a machine that stands still for a moment is no matter."""

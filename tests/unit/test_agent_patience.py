@@ -44,7 +44,7 @@ async def test_files_that_do_not_answer_are_waited_for_once_and_never_laid_out_l
             await agent.run(LayOut(wanted=wanted))
         assert caught.value.reason is Reason.SOURCE_UNREACHABLE
         assert len(readers) <= 1, "one waits, and no other joins it"
-    agent._patience = Patience(seconds=60)
+    agent._patience._seconds = 60
     server_is_back.set()
     assert is_read.wait(timeout=60)
 

@@ -765,14 +765,22 @@ def test_auto_without_room_changes_pods_in_place_that_can(replicas: int, beside:
     assert after.stable_replicas + after.candidate_replicas == replicas
 
 
-def test_who_asked_for_in_place_is_not_told_of_auto() -> None:
+@pytest.mark.parametrize(
+    ("replicas", "misfit", "strategy", "reason"),
+    [
+        (4, "of old agents", Strategy.REPLACE, "no room for pods beside the old ones (3 Insufficient nvidia.com/gpu)"),
+        (1, "of old agents", Strategy.RECREATE, "no room for a pod beside the old one (3 Insufficient nvidia.com/gpu)"),
+        (4, "", Strategy.IN_PLACE, "no room for pods beside the old ones (3 Insufficient nvidia.com/gpu)"),
+    ],
+)
+def test_who_asked_for_in_place_is_not_told_of_auto(
+    replicas: int, misfit: str, strategy: Strategy, reason: str
+) -> None:
     in_place = POLICY.model_copy(update={"strategy": Strategy.IN_PLACE})
-    start = a_rollout(P, "4+2@0", ready=1, misfit="of old agents")
-    after = advance(start, a_sight(start, ready=1, **NO_ROOM | {"policy": in_place}))
-    assert (after.strategy, after.strategy_reason) == (
-        Strategy.REPLACE,
-        "no room for pods beside the old ones (3 Insufficient nvidia.com/gpu). Not in place: of old agents",
-    )
+    start = a_rollout(P, f"{replicas}+1@0")
+    seen = a_sight(start, ready=0, replicas=replicas, misfit=misfit, **NO_ROOM | {"policy": in_place})
+    after = advance(start, seen)
+    assert (after.strategy, after.strategy_reason.startswith(reason)) == (strategy, True)
 
 
 def test_auto_waits_until_it_is_known_whether_pods_can_change_in_place() -> None:

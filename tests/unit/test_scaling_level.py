@@ -23,6 +23,7 @@ from conch.core.scaling.level import (
     raw_needs,
     recurring_need,
     sudden_needs,
+    window_mean,
 )
 from conch.core.scaling.policy_search import choose
 from conch.core.scaling.service_curve import ServiceCurve
@@ -104,7 +105,7 @@ POLICIES = st.builds(
 def test_what_is_needed_is_as_in_plain_python(load: list[float], policy: LevelPolicy) -> None:
     # A capacity that no mean of whole numbers meets: sums of floating point numbers differ in their last digits.
     uneven = linear(9.9731, 200)
-    needs = raw_needs(policy, np.array(load), uneven)
+    needs = raw_needs(policy, window_mean(policy.window_seconds, np.array(load)), uneven)
     assert needs.tolist() == plain_raw(policy, load, uneven)
     assert kept(needs, policy).tolist() == plain_kept(needs.tolist(), policy)
 
@@ -189,7 +190,8 @@ def test_what_is_kept_from_look_to_look_is_as_if_calculated_anew(
     for end in range(1, len(load) + 1):
         policy = policies[end * len(policies) // (len(load) + 1)]
         needs = np.maximum(
-            raw_needs(policy, series[:end], uneven), sudden_needs(series[:end], uneven, policy.slack_share)
+            raw_needs(policy, window_mean(policy.window_seconds, series[:end]), uneven),
+            sudden_needs(series[:end], uneven, policy.slack_share),
         )
         expected.append(int(kept(needs, policy)[-1]))
     assert needs_by_looks(series, policies, uneven) == expected

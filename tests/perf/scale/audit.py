@@ -96,14 +96,29 @@ def by_kind(requests: Iterable[Request]) -> Counter[str]:
     return Counter(f"{request.verb} {request.resource}" for request in requests)
 
 
+def statuses_and_events(requests: Counter[str]) -> int:
+    """How many of them only say how it goes: of two that come one after the other a machine makes one, or not."""
+    return sum(requests[kind] for kind in ("patch modeldeployments/status", "create events", "patch events"))
+
+
+def without_statuses_and_events(requests: Counter[str]) -> int:
+    """All others: what is done, which is the same on any machine."""
+    return requests.total() - statuses_and_events(requests)
+
+
 def without_lease(requests: Iterable[Request]) -> Iterator[Request]:
     """All but the election's."""
     return (request for request in requests if request.resource != "leases")
 
 
 def lists(requests: Iterable[Request]) -> list[Request]:
-    """Where each list began; one that is refused (an API server that starts anew) comes again."""
-    return [each for each in requests if each.verb == "list" and not each.continues and each.code < 400]
+    """Where each list began; one that an API server put off (it has just started) comes again."""
+    put_off = range(500, 600)
+    return [
+        each
+        for each in requests
+        if each.verb == "list" and not each.continues and each.code != 429 and each.code not in put_off
+    ]
 
 
 def most_listed(requests: Iterable[Request]) -> int:

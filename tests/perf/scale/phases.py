@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +47,7 @@ class Results:
     """Figures by name, in the order in which they were found, and the requests behind them."""
 
     figures: dict[str, float] = field(default_factory=dict)
-    requests: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    requests: dict[str, Counter[str]] = field(default_factory=dict)
 
     def note(self, **figures: float) -> None:
         """Add figures, and say them at once."""
@@ -110,7 +111,9 @@ async def burst(
     results.note(
         children_written_seconds=max(written) - started_at,
         ready_seconds=ready_seconds,
-        requests_per_object=sum(results.requests["created"].values()) / objects,
+        requests_per_object=results.requests["created"].total() / objects,
+        told_per_object=audit.statuses_and_events(results.requests["created"]) / objects,
+        asked_per_object=audit.without_statuses_and_events(results.requests["created"]) / objects,
         operator_cpu_seconds=after.cpu_seconds - before.cpu_seconds,
         api_server_cpu_seconds=server_after.cpu_seconds - server.cpu_seconds,
         rss_start_mib=before.resident_mib,
@@ -156,7 +159,9 @@ async def edits(
         **{
             f"{name}_p50_ms": _quantile(delays, 0.50) * 1000,
             f"{name}_p99_ms": _quantile(delays, 0.99) * 1000,
-            f"{name}_requests_per_edit": sum(results.requests[name].values()) / len(chosen),
+            f"{name}_requests_per_edit": results.requests[name].total() / len(chosen),
+            f"{name}_told_per_edit": audit.statuses_and_events(results.requests[name]) / len(chosen),
+            f"{name}_asked_per_edit": audit.without_statuses_and_events(results.requests[name]) / len(chosen),
         }
     )
 

@@ -26,7 +26,7 @@ from conch.core.analysis.judgement import Verdict
 from conch.core.rollout.capacity import Split, is_reached, next_split
 from conch.core.rollout.phases import NO_TRAFFIC_YET
 from conch.core.rollout.shadowing import GOAL, left_out, shadows, with_copies, with_share
-from conch.core.rollout.sight import Sight, is_paused
+from conch.core.rollout.sight import Sight
 from conch.core.rollout.strategy import beside_where_it_is_alone, first_strategy, with_strategy_that_fits
 
 WAY_BACK_PATIENCE: Final = timedelta(seconds=60)
@@ -184,7 +184,7 @@ def _forward(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
     split = next_split(rollout.strategy, GOAL if shadowed else goal_of(rollout), sight.replicas, sight.fleet, before)
     if shadowed:
         split = replace(split, weight=0)
-    if is_paused(rollout, sight) and not rescues:
+    if sight.holds(rollout) and not rescues:
         if rollout.observed_since and before.weight:
             # All of this step's share it had already.
             before = replace(before, weight=max(before.weight, goal_of(rollout)))
@@ -223,7 +223,7 @@ def _starting(rollout: RolloutStatus, sight: Sight, *, shadowed: bool) -> Rollou
         return _shadowing(rollout, sight, sight.policy.shadow)
     if rollout.phase is RolloutPhase.SHADOWING:
         # Nobody asks for it any more.
-        is_held = is_paused(rollout, sight)
+        is_held = sight.holds(rollout)
         return rollout if is_held else rollout.model_copy(update={"phase": RolloutPhase.SHIFTING})
     return rollout.model_copy(update={"phase": _first_phase(rollout, sight)})
 
@@ -232,9 +232,9 @@ def _shadowing(rollout: RolloutStatus, sight: Sight, shadow: Shadow) -> RolloutS
     """It gets copies from when a pod is verified until they have shown enough."""
     if rollout.phase is RolloutPhase.SHADOWING:
         rollout = with_share(rollout, shadow)
-        goes_on = sight.verdict is Verdict.PASS and not is_paused(rollout, sight)
+        goes_on = sight.verdict is Verdict.PASS and not sight.holds(rollout)
         return rollout.model_copy(update={"phase": RolloutPhase.SHIFTING}) if goes_on else rollout
-    if sight.fleet.candidate_ready and sight.fleet.stable_ready and not is_paused(rollout, sight):
+    if sight.fleet.candidate_ready and sight.fleet.stable_ready and not sight.holds(rollout):
         return with_share(rollout.model_copy(update={"phase": RolloutPhase.SHADOWING}), shadow)
     return rollout.model_copy(update={"phase": _first_phase(rollout, sight)})
 
@@ -252,7 +252,7 @@ def _arrived(rollout: RolloutStatus, sight: Sight) -> RolloutStatus:
 
 def _may_go_on(rollout: RolloutStatus, sight: Sight) -> bool:
     """Whether everything that this step waits for has come."""
-    if is_paused(rollout, sight):
+    if sight.holds(rollout):
         return False
     if rollout.promoted > rollout.step:
         return True

@@ -14,6 +14,7 @@ UNDER_WAY: Final = frozenset(
         RolloutPhase.ROLLING_BACK,
     }
 )
+"""Phases from which a rollout goes on by itself."""
 FAILURES: Final = frozenset(RollbackCause) - {RollbackCause.SUPERSEDED, RollbackCause.REVERTED}
 """Causes after which the same spec does not start the revision again."""
 

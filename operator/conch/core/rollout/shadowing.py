@@ -5,10 +5,10 @@ from typing import Final
 from conch.api.rollout import RolloutPhase, RolloutStatus, Strategy
 from conch.api.shadow import Shadow
 from conch.core.analysis.copies import NOTHING_COPIED, Copies, shadow_status
+from conch.core.rollout.phases import NO_TRAFFIC_YET
 
 GOAL: Final = 1
 """Percent whose pods it has meanwhile: one is enough to be asked, and costs least if it is given up."""
-_BEFORE_TRAFFIC: Final = (RolloutPhase.PROVISIONING, RolloutPhase.VERIFYING, RolloutPhase.SHADOWING)
 
 
 def shadows(rollout: RolloutStatus, shadow: Shadow | None, replicas: int, *, through_gateways: bool) -> bool:
@@ -16,7 +16,7 @@ def shadows(rollout: RolloutStatus, shadow: Shadow | None, replicas: int, *, thr
     return (
         shadow is not None
         and through_gateways
-        and rollout.phase in _BEFORE_TRAFFIC
+        and rollout.phase in NO_TRAFFIC_YET
         and rollout.weight == 0
         and rollout.promoted == 0
         and _has_both(rollout.strategy, replicas)

@@ -51,7 +51,6 @@ class Sight:
     Its requests are answered by the candidate from the first moment: gateways send to no workload without servers."""
     now: datetime
 
-
-def is_paused(rollout: RolloutStatus, sight: Sight) -> bool:
-    """Whether somebody wants it to go no further for now."""
-    return rollout.paused or sight.policy.paused
+    def holds(self, rollout: RolloutStatus) -> bool:
+        """Whether somebody wants it to go no further for now."""
+        return rollout.paused or self.policy.paused

@@ -3,7 +3,7 @@
 from conch.api.rollout import Rollout, RolloutPhase, RolloutStatus, Strategy
 from conch.core.rollout.phases import NO_TRAFFIC_YET
 from conch.core.rollout.shadowing import left_out
-from conch.core.rollout.sight import Sight, is_paused
+from conch.core.rollout.sight import Sight
 
 
 def first_strategy(policy: Rollout, misfit: str) -> tuple[Strategy, str]:
@@ -20,13 +20,13 @@ def with_strategy_that_fits(rollout: RolloutStatus, sight: Sight) -> RolloutStat
 
     InPlace goes on as Auto does where no pod can be changed, and none was.
     """
-    is_auto = sight.policy.strategy in (Strategy.AUTO, Strategy.IN_PLACE)
+    may_do_without_room = sight.policy.strategy in (Strategy.AUTO, Strategy.IN_PLACE)
     chosen = "Auto: " if sight.policy.strategy is Strategy.AUTO else ""
-    held = is_paused(rollout, sight) or rollout.phase is RolloutPhase.BAKING
+    held = sight.holds(rollout) or rollout.phase is RolloutPhase.BAKING
     if rollout.strategy is Strategy.IN_PLACE and sight.refused and not rollout.turned:
         return _with_new_pods(rollout, sight.refused, sight)
     misfit = rollout.misfit or sight.misfit
-    if not (is_auto and rollout.strategy is Strategy.SURGE and sight.no_room_for_long) or held:
+    if not (may_do_without_room and rollout.strategy is Strategy.SURGE and sight.no_room_for_long) or held:
         return rollout
     if sight.replicas > 1 and not sight.through_gateways:
         # A Service on the pods of one workload cannot do with some of each, and nobody asked for an end of all.

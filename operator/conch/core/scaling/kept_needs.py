@@ -10,7 +10,7 @@ import numpy as np
 
 from conch.core.scaling.capacity import Capacity, Counts
 from conch.core.scaling.history import BIN_SECONDS, Series
-from conch.core.scaling.level import SUDDEN_BINS, LevelPolicy, raw_needs, sudden_needs
+from conch.core.scaling.level import SUDDEN_BINS, LevelPolicy, raw_needs, sudden_needs, window_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,7 +38,10 @@ def kept_needs(before: KeptNeeds | None, policy: LevelPolicy, capacity: Capacity
     if new:
         window = max(math.ceil(policy.window_seconds / BIN_SECONDS), SUDDEN_BINS[-1])
         recent = load[-(window + new) :]
-        needs = np.maximum(raw_needs(policy, recent, capacity), sudden_needs(recent, capacity, policy.slack_share))
+        needs = np.maximum(
+            raw_needs(policy, window_mean(policy.window_seconds, recent), capacity),
+            sudden_needs(recent, capacity, policy.slack_share),
+        )
         known = np.concatenate((known, needs[-new:]))[-held:]
     return KeptNeeds(policy=policy, capacity=capacity, bins=bins, needs=known)
 

@@ -62,9 +62,9 @@ PRIOR: Final = LevelPolicy(window_seconds=60, factor=1.5, hold_seconds=300, slac
 """Until there is something to replay."""
 
 
-def raw_needs(policy: LevelPolicy, load: Series, capacity: Capacity) -> Counts:
-    """By bin, how many servers the load of the window needed, before anything is kept."""
-    return capacity.needs(policy.factor * window_mean(policy.window_seconds, load))
+def raw_needs(policy: LevelPolicy, mean: Floats, capacity: Capacity) -> Counts:
+    """By bin, how many servers the mean load of the policy's window needed, before anything is kept."""
+    return capacity.needs(policy.factor * mean)
 
 
 def window_mean(window_seconds: float, load: Series) -> Floats:
@@ -140,7 +140,7 @@ class Replay:
             policy,
             kept(
                 np.maximum(
-                    raw_needs(policy, self.load, self.capacity),
+                    raw_needs(policy, window_mean(policy.window_seconds, self.load), self.capacity),
                     sudden_needs(self.load, self.capacity, policy.slack_share),
                 ),
                 policy,

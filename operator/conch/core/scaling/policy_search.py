@@ -12,7 +12,17 @@ import numpy as np
 
 from conch.core.scaling.capacity import Counts, Floats
 from conch.core.scaling.history import BIN_SECONDS
-from conch.core.scaling.level import PRIOR, LevelPolicy, Replay, Replayed, kept, moving_mean, sudden_needs, window_mean
+from conch.core.scaling.level import (
+    PRIOR,
+    LevelPolicy,
+    Replay,
+    Replayed,
+    kept,
+    moving_mean,
+    raw_needs,
+    sudden_needs,
+    window_mean,
+)
 
 _WINDOWS_SECONDS: Final = (15.0, 60.0, 300.0)
 _FACTORS: Final = (0.85, 0.92, 1.0, 1.2, 1.5, 2.0, 3.0)
@@ -124,13 +134,13 @@ class _Search:
         level = (policy.window_seconds, policy.factor)
         if (needs := self.held.get((*level, policy.hold_seconds))) is None:
             if (raw := self.raw.get(level)) is None:
-                raw = self.raw[level] = np.maximum(self._raw_needs(policy), self.sudden)
+                needed = raw_needs(policy, self._mean(policy.window_seconds), self.replay.capacity)
+                raw = self.raw[level] = np.maximum(needed, self.sudden)
             needs = self.held[(*level, policy.hold_seconds)] = kept(raw, policy)
         result = self.results[policy] = self.replay.outcome(policy, needs)
         return result
 
-    def _raw_needs(self, policy: LevelPolicy) -> Counts:
-        window = policy.window_seconds
-        if (mean := self.means.get(window)) is None:
-            mean = self.means[window] = window_mean(window, self.replay.load)
-        return self.replay.capacity.needs(policy.factor * mean)
+    def _mean(self, window_seconds: float) -> Floats:
+        if (known := self.means.get(window_seconds)) is None:
+            known = self.means[window_seconds] = window_mean(window_seconds, self.replay.load)
+        return known

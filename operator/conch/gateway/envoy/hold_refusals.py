@@ -4,7 +4,7 @@ Envoy takes a 5xx of whom it asks (ext_authz) for a fault of the asked one, and 
 nothing of what was said: no words, no Retry-After (tried on 1.40). So the sidecar says UNAVAILABLE_STATUS, and Envoy
 makes 503 of it. Over gRPC nothing needs to be made: there the sidecar's own `grpc-status` counts.
 
-`listener.py` puts `refusal_mapper()` behind all its other mappers of local replies, also behind the one for gRPC.
+`local_replies.py` puts `refusal_mapper()` behind all its other mappers of local replies, also behind the one for gRPC.
 """
 
 from typing import Any, Final

@@ -1,1 +1,1 @@
-"""Checks a packaged repository, or any repository of Triton models, without a server: `conch package check`."""
+"""`conch package check`: check.py goes through it, each other file checks one thing."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conch.packaging.checking.configuration import check_model, read_configuration
+from conch.packaging.checking.configuration import check_configuration, read_configuration
 from conch.packaging.checking.finding import Finding
 from conch.packaging.checking.golden import check_golden
 from conch.packaging.checking.record import check_record
@@ -70,7 +70,7 @@ def look_over(repository: Path, progress: Progress | None = None) -> Checked:
             configs[name] = config
     for name, config in configs.items():
         progress.stage(f"check {name}")
-        findings += check_model(here, name, config, folders)
+        findings += check_configuration(here, name, config, folders)
         findings += check_record(here, name)
     replayed: dict[str, int] = {}
     for name, config in configs.items():

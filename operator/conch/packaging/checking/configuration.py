@@ -35,7 +35,7 @@ def read_configuration(here: Repository, name: str) -> tuple[Any | None, list[Fi
     return config, []
 
 
-def check_model(here: Repository, name: str, config: Any, models: list[str]) -> Iterator[Finding]:
+def check_configuration(here: Repository, name: str, config: Any, models: list[str]) -> Iterator[Finding]:
     """What of a model's folder is not as its configuration says; `models` are those of the repository."""
 
     def wrong(place: str, problem: str, remedy: str) -> Finding:

@@ -29,10 +29,11 @@ class Repository:
 
     @classmethod
     def of(cls, root: Path, models: list[str], *, is_whole: bool) -> "Repository":
+        """Look at the folders of these models; what is no plain file is the digest's own finding."""
         files: dict[str, frozenset[str]] = {}
         for name in models:
             folder = root / name
-            with suppress(StoreError, OSError):  # the digest's own finding
+            with suppress(StoreError, OSError):
                 files[name] = frozenset(each.relative_to(folder).as_posix() for each in regular_files(folder))
         return cls(root=root, files=files, is_whole=is_whole)
 
