@@ -22,6 +22,10 @@ LOOK_SECONDS: Final = 2.0
 """How often the files are looked at. A kubelet takes up to a minute or two to bring a Secret's change."""
 _LOOKS_PER_QUESTION: Final = 30
 """Of Envoy's statistics: with thousands of clusters they are dear to search."""
+_NOT_COUNTED: Final = (0, 2**32 - 1)
+"""What Envoy says before it has counted the days of what it was just given; it counts every five seconds."""
+_COUNTED_AFTER_LOOKS: Final = 5
+"""Then it means what it says: 0 is of a certificate that has ended."""
 
 
 class CertificateMetrics:
@@ -67,6 +71,7 @@ class Certificate:
         self._admin = admin
         self._seen: str | None = None
         self._problem = ""
+        self._looks_since_served = 0
         self._metrics = CertificateMetrics(registry)
 
     def prepare(self) -> None:
@@ -114,7 +119,11 @@ class Certificate:
             told = await self._admin.stats(_exactly(tls.DAYS_LEFT), only=StatType.GAUGES)
         except EnvoyAwayError:
             return
-        self._metrics.tell_days_left(int(told.get(tls.DAYS_LEFT, 0)))
+        days = int(told.get(tls.DAYS_LEFT, 0))
+        self._looks_since_served += 1
+        if days in _NOT_COUNTED and not self._metrics.has_days_left and self._looks_since_served < _COUNTED_AFTER_LOOKS:
+            return
+        self._metrics.tell_days_left(days)
 
 
 def _problem(folder: Path) -> str:
