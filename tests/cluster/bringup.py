@@ -139,20 +139,18 @@ def _start(programs: Path, pause_archive: Path, wanted: str) -> None:
         daemons.start(parts.containerd_name, parts.containerd_argv())
     with ThreadPoolExecutor() as pool:
         loaded = [pool.submit(_load_pause, parts, pause_archive, daemons) for parts in nodes]
-        _wait(daemons, "kube-apiserver", plane.ready, seconds=60)
+        _wait(daemons, "kube-apiserver", plane.ready, seconds=120)
         daemons.start("kube-controller-manager", plane.controller_manager(credentials))
         daemons.start("kube-scheduler", plane.scheduler(credentials))
         for each in loaded:
             each.result()
-    for parts in nodes:
-        daemons.start(parts.kubelet_name, parts.kubelet_argv())
     proxy_config = plane.kubeconfig(authority, "kube-proxy", proxy.USER)
     daemons.start("kube-proxy", proxy.argv(programs, STATE, proxy_config))
     dns_config = plane.kubeconfig(authority, "coredns", dns.USER)
     cluster = Cluster(kubeconfig=STATE / "admin.kubeconfig", bin=programs)
     cluster.apply(dns.objects())
     daemons.start("coredns", dns.argv(programs, STATE, dns_config))
-    _wait_until_ready(cluster, plane, nodes, daemons)
+    _start_nodes(cluster, plane, nodes, daemons)
     reset.snapshot(cluster)
     record.configuration = wanted
     record.write()
@@ -163,19 +161,23 @@ def _load_pause(parts: NodeParts, archive: Path, daemons: Processes) -> None:
     import_archive(parts.socket, PAUSE_IMAGE, archive)
 
 
-def _wait_until_ready(cluster: Cluster, plane: ControlPlane, nodes: list[NodeParts], daemons: Processes) -> None:
-    _wait(daemons, "kube-controller-manager", plane.controller_manager_ready, seconds=60)
-    _wait(daemons, "kube-scheduler", plane.scheduler_ready, seconds=60)
+def _start_nodes(cluster: Cluster, plane: ControlPlane, nodes: list[NodeParts], daemons: Processes) -> None:
+    """Start the kubelets, and return when everything is ready."""
+    _wait(daemons, "kube-controller-manager", plane.controller_manager_ready, seconds=120)
+    _wait(daemons, "kube-scheduler", plane.scheduler_ready, seconds=120)
     for parts in nodes:
-        _wait(daemons, parts.kubelet_name, partial(cluster.node_ready, parts.node.name), seconds=60)
+        # One after the other: Kubernetes fixes the path of the device plugins' socket, so all kubelets of this machine
+        # share it, and each removes and binds it when it starts.
+        daemons.start(parts.kubelet_name, parts.kubelet_argv())
+        _wait(daemons, parts.kubelet_name, partial(cluster.node_ready, parts.node.name), seconds=120)
         cluster.set_gpus(parts.node)
-    _wait(daemons, "kube-proxy", proxy.ready, seconds=60)
-    _wait(daemons, "coredns", dns.ready, seconds=60)
+    _wait(daemons, "kube-proxy", proxy.ready, seconds=120)
+    _wait(daemons, "coredns", dns.ready, seconds=120)
     # Pods are refused before their namespace has one.
     waiting.until(
         lambda: cluster.kubectl("get", "serviceaccount", "default", check=False).returncode == 0,
         what="The default service account",
-        timeout_seconds=30,
+        timeout_seconds=120,
     )
 
 
