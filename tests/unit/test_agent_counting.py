@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
-from conch.agent.counting import ROWS_MOST, Counting
+from conch.agent.counting import COUNTED_WITHIN_SECONDS, ROWS_MOST, Counting
 from conch.agent.wanted import Wanted
 from conch.api.agent_report import AgentPhase, AgentReport
 from conch.api.assignment import Assignment
@@ -29,6 +29,7 @@ class FakeTriton:
         self.counted: dict[str, dict[int, tuple[int, float]]] = {name: {} for name in configs}
         self.metrics: TritonMetrics | None = TritonMetrics()
         self.away = False
+        self.now = 0.0
         self.asked: list[tuple[str, int | None]] = []
         self.read_configs: list[tuple[str, int | None]] = []
 
@@ -55,7 +56,7 @@ class FakeTriton:
 
 
 def counting_of(triton: FakeTriton) -> Counting:
-    return Counting(cast(TritonClient, triton), cast(MetricsReader, triton))
+    return Counting(cast(TritonClient, triton), cast(MetricsReader, triton), clock=lambda: triton.now)
 
 
 async def told(counting: Counting) -> InferenceCounts:
@@ -124,11 +125,27 @@ async def test_the_golden_sets_replay_is_left_out_and_nothing_goes_back() -> Non
     assert during.requests == 40, "all else is told as it is"
     counting.resume()
     epoch = during.epoch
+    # One of the replay's is counted only now.
+    triton.counted["mlp"] = {1: (501, 91.0), 2: (8, 3.5)}
+    assert await batches(counting) == {1: (10, 1.0)}
+    triton.now += COUNTED_WITHIN_SECONDS
     triton.counted["mlp"] = {1: (501, 91.0), 2: (9, 4.0)}
     assert await batches(counting) == {1: (10, 1.0)}
     triton.counted["mlp"] = {1: (502, 91.25), 2: (10, 4.5)}
     assert await batches(counting) == {1: (11, 1.25), 2: (1, 0.5)}
     assert (await told(counting)).epoch == epoch
+
+
+async def test_where_nothing_was_executed_it_counts_again_at_once() -> None:
+    triton = FakeTriton(mlp=PLAIN)
+    counting = counting_of(triton)
+    triton.counted["mlp"] = {1: (1, 1.0)}
+    await told(counting)
+    counting.hold()
+    counting.resume(executed=False)
+    await told(counting)
+    triton.counted["mlp"] = {1: (3, 1.5)}
+    assert await batches(counting) == {1: (2, 0.5)}
 
 
 async def test_of_an_epoch_in_which_nothing_counts_no_model_is_told() -> None:

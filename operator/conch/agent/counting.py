@@ -6,7 +6,8 @@ of the golden set, which is a few requests one after the other, and is the model
 """
 
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from conch.triton.instances import instances_at_once
 from conch.triton.metrics import MetricsReader, TritonMetrics
 from conch.triton.statistics import Statistics
 
+COUNTED_WITHIN_SECONDS: Final = 1.0
+"""Triton counts an execution a moment after it has answered."""
 ROWS_MOST: Final = 384
 """Batch sizes of all models of a report together: at 90 bytes each, half of what the operator takes as an answer."""
 _MEMBERS_MOST: Final = 256
@@ -49,8 +52,11 @@ class _Sum:
 class Counting:
     """Of one Triton."""
 
-    def __init__(self, triton: TritonClient, metrics: MetricsReader) -> None:
+    def __init__(
+        self, triton: TritonClient, metrics: MetricsReader, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._triton = triton
+        self._clock = clock
         self._metrics_reader = metrics
         self.metrics = TritonMetrics()
         """As they were last read; empty once Triton does not tell."""
@@ -65,19 +71,23 @@ class Counting:
         self._seen: dict[tuple[str, int], _Sum] = {}
         self._told: tuple[ModelCounts, ...] = ()
         self._holds = self._resumes = False
+        self._resumes_at = float("inf")
 
     def hold(self) -> None:
         """What is executed from now on is not the model's work: batches stay as they were last told."""
-        self._holds = True
+        self._holds, self._resumes_at = True, float("inf")
 
-    def resume(self) -> None:
-        """What is executed from now on counts again; what was meanwhile does not, whosever it was."""
-        self._holds, self._resumes = False, True
+    def resume(self, *, executed: bool = True) -> None:
+        """What is executed from now on counts again; what was meanwhile does not, whosever it was.
+
+        If anything was `executed` for whoever held, a moment later: it may be counted only then.
+        """
+        self._resumes_at = self._clock() + (COUNTED_WITHIN_SECONDS if executed else 0.0)
 
     async def read(self, wanted: Wanted) -> InferenceCounts | None:
         """What is counted of the version that serves; None when Triton does not say. Never raises."""
         name, version = wanted.assignment.name, wanted.assignment.version
-        epoch = self._epoch
+        epoch, began = self._epoch, self._clock()
         try:
             if self._models is None:
                 models = tuple(await self._executing(name, version))
@@ -91,6 +101,8 @@ class Counting:
         except (TritonUnavailableError, TritonRefusedError):
             return None
         await self._read_metrics(name)
+        if self._holds and began >= self._resumes_at:
+            self._holds, self._resumes = False, True
         if epoch == self._epoch and not self._holds:
             self._told = self._condensed(members)
         return InferenceCounts(

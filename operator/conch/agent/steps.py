@@ -38,7 +38,7 @@ from conch.agent.step_kinds import (
 )
 from conch.agent.volume import Volume
 from conch.agent.wanted import Wanted
-from conch.api.agent_report import CacheReport
+from conch.api.agent_report import CacheReport, GoldenOutcome
 from conch.api.inference_counts import InferenceCounts
 from conch.api.reasons import Reason
 from conch.store import Progress, StoreError
@@ -205,7 +205,8 @@ class Steps:
         try:
             await self._golden.run(wanted)
         finally:
-            self._counting.resume()
+            report = self._golden.known.report
+            self._counting.resume(executed=report is None or report.outcome is not GoldenOutcome.ABSENT)
 
     async def _resize(self, wanted: Wanted) -> None:
         # What is executed meanwhile is of neither number of instances.
