@@ -14,7 +14,6 @@ from typing import NamedTuple
 from tests.cluster import waiting
 from tests.cluster.client import Cluster
 from tests.cluster.constants import NODES, STATE, Node
-from tests.cluster.errors import ClusterError
 
 _SNAPSHOT = STATE / "snapshot.json"
 _CONTROL_PLANE_KINDS = frozenset(
@@ -93,6 +92,20 @@ def reset(cluster: Cluster) -> None:
 
 def _everything(cluster: Cluster) -> set[Object]:
     """Every object that nobody makes continuously, of every kind that can be deleted."""
+    found: list[set[Object]] = []
+
+    def listed() -> bool:
+        # A kind that is being deleted is gone for some and not yet for others.
+        if (objects := _listed(cluster)) is not None:
+            found.append(objects)
+        return bool(found)
+
+    waiting.until(listed, what="A list of all objects", timeout_seconds=60, todo="Run `status`.")
+    return found[0]
+
+
+def _listed(cluster: Cluster) -> set[Object] | None:
+    """The same, by one look; None where the API server's kinds changed meanwhile."""
     resources = _resources(cluster)
     columns = "API:.apiVersion,KIND:.kind,NAMESPACE:.metadata.namespace,NAME:.metadata.name"
     # One call for all kinds: one for each takes ten times as long.
@@ -100,7 +113,7 @@ def _everything(cluster: Cluster) -> set[Object]:
         "get", ",".join(resources.values()), "-A", "--no-headers", "-o", f"custom-columns={columns}", check=False
     )
     if listed.returncode != 0 and not listed.stdout:
-        raise ClusterError(f"The objects could not be listed: {listed.stderr[-300:]}", todo="Run `status`.")
+        return None
     found: set[Object] = set()
     for line in listed.stdout.splitlines():
         version, kind, namespace, name = line.split()
