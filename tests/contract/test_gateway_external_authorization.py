@@ -60,7 +60,7 @@ async def test_the_service_lets_in_and_refuses_in_its_own_words_and_chooses_no_m
             assert await channel.unary_unary(UNARY)(b"123") == b"3"
 
         for status, code in ((403, grpc.StatusCode.PERMISSION_DENIED), (401, grpc.StatusCode.UNAUTHENTICATED)):
-            service.answer = lambda _headers, status=status: denied(status, "not you")  # type: ignore[misc]
+            service.answer = lambda _headers, status=status: denied(status, "not you")  # type: ignore[misc]  # mypy infers no lambda's default
             assert (await _http(sidecar))[:2] == (status, {"error": "not you"})
             assert await _grpc_refusal(sidecar) == (code, "not you")
         # Its own 503 is no missing server.

@@ -139,7 +139,7 @@ def test_routes_at_rest_cost_no_write(api: ApiServer, operator: OperatorProcess,
     for kind in ROUTES:
         _as_a_controller_says(api, routed, kind)
     before = {kind: _route(api, routed, kind)["metadata"]["generation"] for kind in ROUTES}
-    writes: Callable[[], float] = lambda: operator.metric("conch_actions_total")  # noqa: E731
+    writes: Callable[[], float] = lambda: operator.metric("conch_actions_total")  # noqa: E731 - a name for what is read four times
     seen = -1.0
 
     def at_rest() -> bool:

@@ -189,7 +189,7 @@ def header(*columns: str) -> str:
 def first_hours(traces: Path) -> Iterator[tuple[str, Outcome, Outcome]]:
     """Loads without any history: Conch, and an HPA whose target nobody has tuned."""
     loads_of: dict[str, Callable[[], Trace]] = {
-        name: lambda file=file: read_trace(traces / file)  # type: ignore[misc]
+        name: lambda file=file: read_trace(traces / file)  # type: ignore[misc]  # mypy infers no lambda's default
         for name, file in AZURE.items()
         if (traces / file).exists()
     }

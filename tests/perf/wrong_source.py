@@ -46,7 +46,7 @@ def main() -> None:
                     source = namespace.secret(name, entries) | {"endpoint": stores.s3.endpoint}
                     started = time.monotonic()
                     namespace.deploy(name, uri, gpu={"count": 0}, model={"source": source})
-                    _until(lambda name=name, reason=reason: reason in _shown(namespace, name))  # type: ignore[misc]
+                    _until(lambda name=name, reason=reason: reason in _shown(namespace, name))  # type: ignore[misc]  # mypy infers no lambda's default
                     seconds.setdefault(what, []).append(time.monotonic() - started)
                     cluster.kubectl("delete", "mdep", name, "-n", NAMESPACE)
         finally:

@@ -17,7 +17,7 @@ MODEL = {"version": 1, "source": {"uri": "https://h.example/m.onnx"}}
 
 
 def _world(replicas: int = 2, **source: str) -> World:
-    model = {**MODEL, "source": {**MODEL["source"], **source}}  # type: ignore[dict-item]
+    model = {**MODEL, "source": {**MODEL["source"], **source}}  # type: ignore[dict-item]  # specs of any shape
     world = World(spec={"model": model, "replicas": replicas})
     world.settle()
     world.run_pods()
@@ -52,7 +52,7 @@ def test_the_first_report_is_written_to_status_before_anybody_is_told() -> None:
 
 
 def test_a_declared_digest_is_the_pin_before_anything_is_fetched() -> None:
-    world = World(spec={"model": {**MODEL, "source": {**MODEL["source"], "digest": OTHER}}})  # type: ignore[dict-item]
+    world = World(spec={"model": {**MODEL, "source": {**MODEL["source"], "digest": OTHER}}})  # type: ignore[dict-item]  # specs of any shape
     assert world.plan().status.source is not None
     (assignment,) = (
         action

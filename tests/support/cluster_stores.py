@@ -67,7 +67,7 @@ class ClusterStores:
             store = make(folder, f"{name}.{NAMESPACE}.svc")
             self._publish(name)
             self._stores[name] = self._running.enter_context(store)
-        return self._stores[name]  # type: ignore[return-value]
+        return self._stores[name]  # type: ignore[return-value]  # by name: each is of its kind
 
     def _publish(self, name: str) -> None:
         """A headless Service whose name resolves to the bridge's address, on which all the stores listen."""

@@ -80,7 +80,7 @@ class FluidFleet:
             "batches": self._told(now),
         }
         if not self.gateways_heard:
-            return Signals(arrived=None, complete=False, **seen)  # type: ignore[arg-type]
+            return Signals(arrived=None, complete=False, **seen)  # type: ignore[arg-type]  # fields as the test gives them
         everything = answered + refused
         return Signals(
             arrived=int(came + refused),
@@ -90,7 +90,7 @@ class FluidFleet:
             mean_latency_seconds=(latency * answered + 0.001 * refused) / everything if everything else None,
             in_flight=in_flight + int(self._random.poisson(0.001 * self.refused_per_second)),
             held=int(self.held),
-            **seen,  # type: ignore[arg-type]
+            **seen,  # type: ignore[arg-type]  # fields as the test gives them
         )
 
     def _scale(self, now: float, desired: int) -> None:

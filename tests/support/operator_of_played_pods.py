@@ -16,5 +16,5 @@ async def _ask_played(reports: AgentReports, session: Any, observed: ObservedPod
 
 
 if __name__ == "__main__":
-    AgentReports._ask = _ask_played  # type: ignore[method-assign, assignment]
+    AgentReports._ask = _ask_played  # type: ignore[method-assign, assignment]  # a stand-in
     main()

@@ -116,7 +116,7 @@ class PlayedPod:
         return web.json_response(told)
 
 
-class _Inference(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _Inference(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types for it
     def __init__(self, played: PlayedPod) -> None:
         self._played = played
 

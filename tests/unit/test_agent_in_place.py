@@ -86,7 +86,7 @@ def decide(
 
 
 def preparing(beside: bool = True, **known: object) -> Changing:
-    return Changing(other=B, beside=beside, prepares=True, **known)  # type: ignore[arg-type]
+    return Changing(other=B, beside=beside, prepares=True, **known)  # type: ignore[arg-type]  # fields as the test gives them
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_other_revision_is_prepared_while_the_pod_serves(
     beside: bool, known: dict[str, object], disk: Disk, versions: tuple[LoadedVersion, ...], expected: Step
 ) -> None:
     step = decide(A, preparing(beside, **known), disk, server(loaded(A), *versions))
-    assert step == Preparing(step=expected, meanwhile=READY)  # type: ignore[arg-type]
+    assert step == Preparing(step=expected, meanwhile=READY)  # type: ignore[arg-type]  # fields as the test gives them
 
 
 def test_what_serves_comes_first() -> None:

@@ -109,7 +109,7 @@ def test_a_held_request_has_its_object_looked_at_and_planned_at_once() -> None:
         def look(key: ObjectKey) -> None:
             looks.append(key)
 
-        operator._autoscaler.look = look  # type: ignore[method-assign]
+        operator._autoscaler.look = look  # type: ignore[method-assign]  # a stand-in
         operator._autoscaler._known[("ns", "a")].carried = 10
         operator._gateways._on_arrivals(("ns", "a"), 9.0)
         operator._gateways._on_arrivals(("ns", "a"), 11.0)

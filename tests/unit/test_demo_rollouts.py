@@ -293,7 +293,7 @@ def test_the_picture_has_a_series_for_each_version_and_marks_for_each_event() ->
         marks = [line for line in axes.lines if line.get_linestyle() == "--"]
         assert [float(cast(Sequence[float], line.get_xdata())[0]) for line in marks] == [0, 11, 20, 26]
     # Bars are rectangles, which matplotlib's types do not say.
-    assert [bar.get_height() for bar in lower.patches if bar.get_height()] == [2, 3]  # type: ignore[attr-defined]
+    assert [bar.get_height() for bar in lower.patches if bar.get_height()] == [2, 3]  # type: ignore[attr-defined]  # matplotlib's stubs know only the base class
     p50, p95 = latency.lines
     assert len(cast(Sequence[float], p50.get_ydata())) == len(cast(Sequence[float], p95.get_ydata())) == 34, (
         "where nothing was answered there is no latency"

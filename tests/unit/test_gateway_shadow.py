@@ -308,7 +308,7 @@ async def test_counters_go_with_their_workload_and_begin_anew_with_another_compa
         assert (await scene.told()).epoch == before.epoch
         scene.objects[KEY] = an_object(KEY, ShadowSpec.model_validate({"percent": 99, "tolerance": {"absolute": 1}}))
         other = await scene.told()
-        assert (other.compared, other.comparison) == (0, scene.objects[KEY].shares[1].shadow.comparison)  # type: ignore[union-attr]
+        assert (other.compared, other.comparison) == (0, scene.objects[KEY].shares[1].shadow.comparison)  # type: ignore[union-attr]  # it is there: the line fails otherwise
         assert other.epoch != before.epoch
         del scene.objects[KEY]
         scene.shadow.forget_gone()

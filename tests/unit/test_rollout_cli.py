@@ -623,7 +623,7 @@ def goes(cluster: Cluster, *bodies: Json) -> None:
             raise error
         return deepcopy(left.pop(0) if len(left) > 1 else left[0])
 
-    cluster.get = get  # type: ignore[assignment, method-assign]
+    cluster.get = get  # type: ignore[assignment, method-assign]  # a stand-in
 
 
 def test_without_a_terminal_a_watch_prints_a_line_for_each_change_until_it_is_done(cluster: Cluster) -> None:

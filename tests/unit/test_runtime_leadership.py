@@ -167,7 +167,7 @@ def test_writes_that_fail_do_not_raise_a_dead_leader(failures: int, lost: str) -
             return await written(**fields)
 
         written = b.wire.write
-        b.wire.write = write  # type: ignore[method-assign]
+        b.wire.write = write  # type: ignore[method-assign]  # a stand-in
         b.start()
         took = await _seconds_until_leading(b)
         assert failing == failures + 1

@@ -216,7 +216,7 @@ def chosen(
     replay = Replay(
         load=load.astype(np.float32), capacity=capacity, least=1, cold_start_seconds=cold_start, limit_seconds=0.05
     )
-    return choose(replay, late_share=late, **how)  # type: ignore[arg-type]
+    return choose(replay, late_share=late, **how)  # type: ignore[arg-type]  # fields as the test gives them
 
 
 def test_a_steady_load_gets_no_more_than_it_needs(capacity: Capacity) -> None:

@@ -15,10 +15,10 @@ def batches(*sizes: int, executions: int = 1000, name: str = "m", max_batch: int
     return BatchTimes(
         name=name,
         max_batch=max_batch,
-        instances=int(fields.pop("instances", 1)),  # type: ignore[call-overload]
+        instances=int(fields.pop("instances", 1)),  # type: ignore[call-overload]  # fields as the test gives them
         requests=sum(size * executions for size in sizes),
         sizes=tuple((size, executions, executions * (BASE + PER_ITEM * size)) for size in sizes),
-        **fields,  # type: ignore[arg-type]
+        **fields,  # type: ignore[arg-type]  # fields as the test gives them
     )
 
 
@@ -100,7 +100,7 @@ def test_nothing_executed_is_no_curve() -> None:
 @pytest.mark.parametrize("change", [{"max_batch": 16}, {"instances": 2}, {"decoupled": True}])
 def test_a_model_that_is_configured_otherwise_is_learnt_anew(change: dict[str, object]) -> None:
     before = SeenBatches().with_([batches(1, 8)])
-    assert before.with_([batches(**change)]).curve() is None  # type: ignore[arg-type]
+    assert before.with_([batches(**change)]).curve() is None  # type: ignore[arg-type]  # fields as the test gives them
 
 
 def test_a_model_that_becomes_slower_is_soon_known_to_be() -> None:

@@ -174,7 +174,7 @@ def test_an_edit_that_needs_no_other_surface_changes_nothing_that_was_learnt(edi
     tuned = state(tuning=tune(0.0, LATENCY, state()))
     edited = replace(LATENCY, **edit)
     before, after = capacity_now(LATENCY, tuned), capacity_now(edited, tuned)
-    assert before is not None and after is not None  # noqa: PT018
+    assert before is not None and after is not None  # noqa: PT018 - one thing: both are there
     assert after.surface is before.surface
     assert after.most_servers == edited.maximum
     if "percentile" not in edit:

@@ -301,7 +301,7 @@ def test_the_picture_shows_load_replicas_and_what_was_late() -> None:
     assert [text.split(":")[0] for text in replicas.get_legend_handles_labels()[1]] == ["fixed", "fixed"]
     assert late.get_ylabel() == "late per 2 s"
     assert late.get_xlim() == (0, 10)
-    drawn_late = sum(patch.get_data().values.sum() for patch in late.patches)  # type: ignore[attr-defined]
+    drawn_late = sum(patch.get_data().values.sum() for patch in late.patches)  # type: ignore[attr-defined]  # matplotlib's stubs know only the base class
     assert drawn_late == outcomes[0].late.sum() + outcomes[1].late.sum() > 0
 
 

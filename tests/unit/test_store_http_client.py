@@ -203,7 +203,7 @@ async def test_a_silent_server_is_not_waited_for(site: Site, monkeypatch: pytest
 
 async def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class SlowNames(Names):
-        async def resolve(self, host: str, port: int = 0, family: object = None) -> list[object]:  # type: ignore[override]
+        async def resolve(self, host: str, port: int = 0, family: object = None) -> list[object]:  # type: ignore[override]  # as wide as the one it stands for
             await asyncio.sleep(30)
             raise AssertionError((host, port, family))
 

@@ -194,7 +194,7 @@ class Shadow:
         return _Pair(
             key=key,
             stable=random.choice(servers),  # noqa: S311 - balance, not a secret
-            candidate=random.choice(snapshot.servers(object_, candidate)),  # noqa: S311
+            candidate=random.choice(snapshot.servers(object_, candidate)),  # noqa: S311 - which server is asked is no secret
             share=candidate.shadow,
             counts=self._counts_of(key, candidate.workload, candidate.shadow),
             seconds=min(object_.gateway.effective_timeout_seconds, ANSWER_SECONDS_MOST),

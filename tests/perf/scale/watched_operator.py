@@ -44,7 +44,7 @@ class _Watch:
 if __name__ == "__main__":
     watch = _Watch()
     vars(autoscaler)["decide"] = watch.decide
-    GatewayReports._take = lambda *arguments: watch.take(*arguments)  # type: ignore[method-assign]
-    Autoscaler.look = lambda *arguments: watch.look(*arguments)  # type: ignore[method-assign]
+    GatewayReports._take = lambda *arguments: watch.take(*arguments)  # type: ignore[method-assign]  # a stand-in
+    Autoscaler.look = lambda *arguments: watch.look(*arguments)  # type: ignore[method-assign]  # a stand-in
     sys.argv[0] = "conch"
     cli.main()

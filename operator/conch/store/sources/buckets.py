@@ -154,7 +154,7 @@ class BucketRemote:
         if file.version:
             options["if_match"] = file.version
         try:
-            result = obstore.get(self._store, file.key, options=options)  # type: ignore[arg-type]
+            result = obstore.get(self._store, file.key, options=options)  # type: ignore[arg-type]  # obstore's stubs name no plain dict
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield memoryview(chunk)
         except (PreconditionError, NotFoundError, FileNotFoundError) as error:
