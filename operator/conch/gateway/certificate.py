@@ -22,10 +22,8 @@ LOOK_SECONDS: Final = 2.0
 """How often the files are looked at. A kubelet takes up to a minute or two to bring a Secret's change."""
 _LOOKS_PER_QUESTION: Final = 30
 """Of Envoy's statistics: with thousands of clusters they are dear to search."""
-_NOT_COUNTED: Final = (0, 2**32 - 1)
-"""What Envoy says before it has counted the days of what it was just given; it counts every five seconds."""
-_COUNTED_AFTER_LOOKS: Final = 5
-"""Then it means what it says: 0 is of a certificate that has ended."""
+_NOT_COUNTED: Final = 2**32 - 1
+"""What Envoy says for some seconds after it was given its first certificate (tried on 1.40)."""
 
 
 class CertificateMetrics:
@@ -71,7 +69,6 @@ class Certificate:
         self._admin = admin
         self._seen: str | None = None
         self._problem = ""
-        self._looks_since_served = 0
         self._metrics = CertificateMetrics(registry)
 
     def prepare(self) -> None:
@@ -120,10 +117,8 @@ class Certificate:
         except EnvoyAwayError:
             return
         days = int(told.get(tls.DAYS_LEFT, 0))
-        self._looks_since_served += 1
-        if days in _NOT_COUNTED and not self._metrics.has_days_left and self._looks_since_served < _COUNTED_AFTER_LOOKS:
-            return
-        self._metrics.tell_days_left(days)
+        if days != _NOT_COUNTED:
+            self._metrics.tell_days_left(days)
 
 
 def _problem(folder: Path) -> str:
